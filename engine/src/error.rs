@@ -172,6 +172,9 @@ pub enum Error {
     /// An operator cancelled the job.
     #[error("the job was cancelled")]
     Cancelled,
+    /// An operator paused work that the store repeats by itself. Never leaves the engine: its task begins it again.
+    #[error("the job was paused")]
+    Paused,
 }
 
 /// A page that a read needs and that is not in memory.

@@ -3,15 +3,17 @@
 //! Owns: [`Jobs`], the list of running jobs, and [`Job`], the handle by which one reports and is controlled. Refuses:
 //! the work, and when it starts.
 //!
-//! Invariants: a job is listed from its beginning until its handle drops. It is paused and cancelled only at its own
-//! checkpoints, between two steps, so a step is never left half done. A step that waits for something outside of the
-//! store may end early ([`Job::stopped`]).
+//! Invariants: a job is listed from its beginning until the last clone of its handle drops. It is paused and cancelled
+//! only at its own checkpoints, between two steps, so a step is never left half done. A step that waits for something
+//! else may end early ([`Job::stopped`]).
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use futures_util::future::{Either, select};
 
 use crate::error::{Error, Result};
 use crate::io::Clock;
@@ -53,7 +55,8 @@ impl JobKind {
 /// What an operator asks of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobControl {
-    /// It waits after its current step.
+    /// It waits after its current step. One that the store repeats by itself ends its cycle instead, and begins the next
+    /// after [`JobControl::Resume`].
     Pause,
     /// It continues after a pause.
     Resume,
@@ -91,16 +94,24 @@ pub(crate) struct Jobs {
 
 #[derive(Debug)]
 struct State {
-    kind: JobKind,
     since_unix_ms: u64,
-    since: Duration,
+    phase: Mutex<Phase>,
     done: AtomicU64,
     total: AtomicU64,
-    /// Milliseconds of ended pauses.
-    paused_ms: AtomicU64,
+    /// Whether a pause ends the work instead of halting it.
+    is_repeated: bool,
     paused: AtomicBool,
     ended: AtomicBool,
     changed: Notify,
+}
+
+/// The part of a job that its progress counts.
+#[derive(Debug)]
+struct Phase {
+    kind: JobKind,
+    since: Duration,
+    /// Milliseconds of ended pauses.
+    paused_ms: u64,
 }
 
 impl Jobs {
@@ -114,23 +125,35 @@ impl Jobs {
         })
     }
 
-    /// Adds a job, which is listed until the result drops.
+    /// Adds a job, which is listed until the last clone of the result drops.
     pub(crate) fn begin(self: &Arc<Self>, kind: JobKind) -> Job {
+        self.add(kind, false)
+    }
+
+    /// Adds a job of a task that repeats its work: a pause ends it with [`Error::Paused`], so that it holds nothing.
+    pub(crate) fn begin_repeated(self: &Arc<Self>, kind: JobKind) -> Job {
+        self.add(kind, true)
+    }
+
+    fn add(self: &Arc<Self>, kind: JobKind, is_repeated: bool) -> Job {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let state = Arc::new(State {
-            kind,
             since_unix_ms: self.clock.wall_unix_ms(),
-            since: self.clock.monotonic(),
+            phase: Mutex::new(Phase {
+                kind,
+                since: self.clock.monotonic(),
+                paused_ms: 0,
+            }),
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
-            paused_ms: AtomicU64::new(0),
+            is_repeated,
             paused: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             changed: Notify::new(),
         });
         self.running.lock().insert(id, Arc::clone(&state));
         let jobs = Arc::clone(self);
-        Job { jobs, id, state }
+        Job(Arc::new(Listed { jobs, id, state }))
     }
 
     /// Lists the running jobs in the order of their beginnings.
@@ -167,13 +190,13 @@ impl Jobs {
 impl State {
     fn info(&self, id: u64, now: Duration) -> JobInfo {
         let done = self.done.load(Ordering::Relaxed);
-        let paused_ms = self.paused_ms.load(Ordering::Relaxed);
-        let elapsed = now.saturating_sub(self.since).as_millis();
-        let active_ms = elapsed.saturating_sub(u128::from(paused_ms)).max(1);
+        let phase = self.phase.lock();
+        let elapsed = now.saturating_sub(phase.since).as_millis();
+        let active_ms = elapsed.saturating_sub(u128::from(phase.paused_ms)).max(1);
         let per_second = u128::from(done) * 1000 / active_ms;
         JobInfo {
             id,
-            kind: self.kind,
+            kind: phase.kind,
             since_unix_ms: self.since_unix_ms,
             done,
             total: self.total.load(Ordering::Relaxed),
@@ -183,9 +206,12 @@ impl State {
     }
 }
 
-/// A running job. It is no longer listed once this drops.
+/// A running job. It is no longer listed once its last clone drops.
+#[derive(Debug, Clone)]
+pub struct Job(Arc<Listed>);
+
 #[derive(Debug)]
-pub struct Job {
+struct Listed {
     jobs: Arc<Jobs>,
     id: u64,
     state: Arc<State>,
@@ -194,52 +220,85 @@ pub struct Job {
 impl Job {
     /// Returns its number.
     pub fn id(&self) -> u64 {
-        self.id
+        self.0.id
     }
 
     /// Sets how far the job has to go.
     pub fn set_total(&self, total: u64) {
-        self.state.total.store(total, Ordering::Relaxed);
+        self.0.state.total.store(total, Ordering::Relaxed);
     }
 
     /// Adds units that are done.
     pub fn progress(&self, units: u64) {
-        self.state.done.fetch_add(units, Ordering::Relaxed);
+        self.0.state.done.fetch_add(units, Ordering::Relaxed);
     }
 
-    /// Waits while the job is paused. Call it between two steps, without a lock.
+    /// Continues with work of a kind, whose progress begins at 0.
+    pub(crate) fn begin_phase(&self, kind: JobKind) {
+        let state = &self.0.state;
+        *state.phase.lock() = Phase {
+            kind,
+            since: self.0.jobs.clock.monotonic(),
+            paused_ms: 0,
+        };
+        state.done.store(0, Ordering::Relaxed);
+        state.total.store(0, Ordering::Relaxed);
+    }
+
+    /// Waits while the job is paused. Call it between two steps, without a lock that others need.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if an operator cancelled the job, [`Error::Closed`] if the store closes.
+    /// [`Error::Cancelled`] if an operator cancelled the job, [`Error::Closed`] if the store closes. [`Error::Paused`]
+    /// instead of a wait if the store repeats the job by itself.
     pub async fn checkpoint(&self) -> Result<()> {
-        let clock = &self.jobs.clock;
+        if let Some(why) = self.end() {
+            return Err(why);
+        }
+        if !self.is_paused() {
+            return Ok(());
+        }
+        if self.0.state.is_repeated {
+            return Err(Error::Paused);
+        }
+        let clock = &self.0.jobs.clock;
         let began = clock.monotonic();
-        let mut waited = false;
+        self.resumed().await?;
+        let pause = clock.monotonic().saturating_sub(began).as_millis();
+        let pause = u64::try_from(pause).unwrap_or(u64::MAX);
+        let mut phase = self.0.state.phase.lock();
+        phase.paused_ms = phase.paused_ms.saturating_add(pause);
+        Ok(())
+    }
+
+    /// Returns whether the job is paused and was not cancelled.
+    pub(crate) fn is_paused(&self) -> bool {
+        let State { paused, ended, .. } = &*self.0.state;
+        paused.load(Ordering::Acquire) && !ended.load(Ordering::Acquire)
+    }
+
+    /// Waits until the job is not paused.
+    ///
+    /// # Errors
+    /// As [`Job::checkpoint`] if it must end.
+    pub(crate) async fn resumed(&self) -> Result<()> {
         loop {
             // Enabled before the flags are read, so that no change is missed.
-            let mut changed = pin!(self.state.changed.notified());
+            let mut changed = pin!(self.0.state.changed.notified());
             changed.as_mut().enable();
             if let Some(why) = self.end() {
                 return Err(why);
             }
-            if !self.state.paused.load(Ordering::Acquire) {
-                break;
+            if !self.is_paused() {
+                return Ok(());
             }
-            waited = true;
             changed.await;
         }
-        if waited {
-            let pause = clock.monotonic().saturating_sub(began).as_millis();
-            let pause = u64::try_from(pause).unwrap_or(u64::MAX);
-            self.state.paused_ms.fetch_add(pause, Ordering::Relaxed);
-        }
-        Ok(())
     }
 
     /// Resolves once the job must end, to the reason: for a job that waits inside a step for something else.
     pub async fn stopped(&self) -> Error {
         loop {
-            let mut changed = pin!(self.state.changed.notified());
+            let mut changed = pin!(self.0.state.changed.notified());
             changed.as_mut().enable();
             if let Some(why) = self.end() {
                 return why;
@@ -248,17 +307,25 @@ impl Job {
         }
     }
 
+    /// Waits for `event`, unless the job must end before.
+    pub(crate) async fn unless_stopped<T>(&self, event: impl Future<Output = T>) -> Result<T> {
+        match select(pin!(event), pin!(self.stopped())).await {
+            Either::Left((event, _)) => Ok(event),
+            Either::Right((why, _)) => Err(why),
+        }
+    }
+
     /// Returns why the job must end, if it must.
     fn end(&self) -> Option<Error> {
-        if self.jobs.closed.load(Ordering::Acquire) {
+        if self.0.jobs.closed.load(Ordering::Acquire) {
             return Some(Error::Closed);
         }
-        let cancelled = self.state.ended.load(Ordering::Acquire);
+        let cancelled = self.0.state.ended.load(Ordering::Acquire);
         cancelled.then_some(Error::Cancelled)
     }
 }
 
-impl Drop for Job {
+impl Drop for Listed {
     fn drop(&mut self) {
         self.jobs.running.lock().remove(&self.id);
     }
@@ -302,5 +369,33 @@ mod tests {
         assert!(paused.as_mut().now_or_never().is_none());
         jobs.close();
         assert!(matches!(paused.now_or_never(), Some(Err(Error::Closed))));
+    }
+
+    /// Guards: a pause ends the work of a job that the store repeats, which stays listed as paused until it is resumed. A
+    /// job of two phases has one number, and counts each phase from 0.
+    #[test]
+    fn a_pause_ends_work_that_is_repeated() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.unwrap();
+        let _entered = runtime.enter();
+        let jobs = Jobs::new(test_env::env().clock);
+        let job = jobs.begin_repeated(JobKind::Collection);
+        let work = job.clone();
+        work.progress(3);
+        assert!(jobs.control(job.id(), JobControl::Pause));
+        let ended = work.checkpoint().now_or_never();
+        assert!(matches!(ended, Some(Err(Error::Paused))));
+        drop(work);
+        assert!(jobs.list()[0].paused);
+        let mut resumed = Box::pin(job.resumed());
+        assert!(resumed.as_mut().now_or_never().is_none());
+        jobs.control(job.id(), JobControl::Resume);
+        resumed.now_or_never().unwrap().unwrap();
+        job.begin_phase(JobKind::Compaction);
+        let listed = &jobs.list()[0];
+        assert_eq!((listed.id, listed.done), (job.id(), 0));
+        assert_eq!(listed.kind, JobKind::Compaction);
+        drop(job);
+        assert!(jobs.list().is_empty());
     }
 }

@@ -1,13 +1,14 @@
 //! The commands `scrub` and `jobs` on a running server.
 
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::pushing::{digest, push_blob, push_image};
-use crate::serving::{Serving, get, run, send, tonnage};
+use crate::serving::{Serving, get, run, send, send_over, tonnage};
 
 /// Longer than this, no step takes on any machine.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -16,7 +17,7 @@ fn command(data: &Path, arguments: &[&str]) -> (i32, String, String) {
     run(tonnage(arguments).arg("--data").arg(data))
 }
 
-fn json(data: &Path, arguments: &[&str]) -> (i32, Value) {
+fn ask(data: &Path, arguments: &[&str]) -> (i32, Value) {
     let (code, stdout, stderr) = command(data, arguments);
     let parsed = serde_json::from_str(&stdout);
     (
@@ -35,7 +36,7 @@ fn scrub_finds_damage_and_names_what_needs_it() {
     let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     push_image(&server, "a", "v1", &[b"{}", &content]);
     let digest = digest(&content);
-    let (code, found) = json(&data, &["scrub", "--digests", "--json"]);
+    let (code, found) = ask(&data, &["scrub", "--digests", "--json"]);
     assert_eq!(
         (code, &found["blobs"], &found["damaged"]),
         (0, &3.into(), &0.into())
@@ -50,7 +51,7 @@ fn scrub_finds_damage_and_names_what_needs_it() {
         .open(largest.unwrap())
         .unwrap();
     file.write_all_at(&[99], 4096 + 5_000_001).unwrap();
-    let (code, found) = json(&data, &["scrub", "--json"]);
+    let (code, found) = ask(&data, &["scrub", "--json"]);
     assert_eq!((code, &found["damaged"]), (1, &1.into()), "{found}");
     let listed = &found["listed"][0];
     assert_eq!(
@@ -65,7 +66,7 @@ fn scrub_finds_damage_and_names_what_needs_it() {
         "{stdout}"
     );
     push_blob(&server, "a", &content);
-    assert_eq!(json(&data, &["scrub", "--json"]).0, 0);
+    assert_eq!(ask(&data, &["scrub", "--json"]).0, 0);
     assert_eq!(
         get(&server.url, &format!("/v2/a/blobs/{digest}")).1,
         content
@@ -103,13 +104,13 @@ fn a_segment_that_cannot_be_compacted_is_logged_once() {
     }
     let server = Serving::start(&data, &options);
     let begun = Instant::now();
-    while json(&data, &["collect", "--json"]).1["blobs"] != 1 {
+    while ask(&data, &["collect", "--json"]).1["blobs"] != 1 {
         assert!(begun.elapsed() < DEADLINE);
     }
     for _ in 0..2 {
-        let (code, found) = json(&data, &["scrub", "--json"]);
+        let (code, found) = ask(&data, &["scrub", "--json"]);
         assert_eq!((code, &found["blobs"]), (0, &2.into()), "{found}");
-        let (code, found) = json(&data, &["collect", "--full", "--json"]);
+        let (code, found) = ask(&data, &["collect", "--full", "--json"]);
         assert_eq!(
             (code, &found["compaction"]["left"]),
             (0, &1.into()),
@@ -131,7 +132,8 @@ fn a_segment_that_cannot_be_compacted_is_logged_once() {
 }
 
 /// Guards: `jobs` lists a running scrub, pauses and cancels it by its name or number. The command that waits for it
-/// reports the end. A job that does not run is exit 9.
+/// reports the end. A job that does not run is exit 9. While it runs, a second one is not started: a request for the
+/// same joins it, and `scrub` with other options is exit 5 and names it.
 #[test]
 fn jobs_are_listed_and_controlled() {
     let directory = tempfile::tempdir().unwrap();
@@ -139,7 +141,7 @@ fn jobs_are_listed_and_controlled() {
     let server = Serving::start(&data, &[]);
     push_blob(&server, "a", &vec![7; 20 << 20]);
     assert_eq!(
-        json(&data, &["jobs", "--json"]).1["jobs"],
+        ask(&data, &["jobs", "--json"]).1["jobs"],
         Value::Array(Vec::new())
     );
     let mut waiting = tonnage(&["scrub", "--rate", "1 MiB", "--data"]);
@@ -147,7 +149,7 @@ fn jobs_are_listed_and_controlled() {
     let waiting = waiting.spawn().unwrap();
     let begun = Instant::now();
     let job = loop {
-        let (_, found) = json(&data, &["jobs", "--json"]);
+        let (_, found) = ask(&data, &["jobs", "--json"]);
         if let Some(job) = found["jobs"].get(0) {
             break job.clone();
         }
@@ -158,12 +160,21 @@ fn jobs_are_listed_and_controlled() {
         (&"scrub".into(), &(20 << 20).into())
     );
     assert_eq!(command(&data, &["jobs", "pause", "scrub"]).0, 0);
-    assert_eq!(
-        json(&data, &["jobs", "--json"]).1["jobs"][0]["paused"],
-        true
-    );
+    assert_eq!(ask(&data, &["jobs", "--json"]).1["jobs"][0]["paused"], true);
     assert_eq!(command(&data, &["jobs", "resume", "scrub"]).0, 0);
     let id = job["id"].to_string();
+    let (code, _, stderr) = command(&data, &["scrub"]);
+    assert!(
+        code == 5 && stderr.contains(&format!("scrub {id} runs already")),
+        "{code} {stderr}"
+    );
+    let same = r#"{"operation":"start_scrub","digests":false,"bytes_per_second":1048576}"#;
+    let stream = UnixStream::connect(data.join("admin.sock")).unwrap();
+    let head = "POST /v1/admin HTTP/1.1\r\nHost: tonnage";
+    let (status, body) = send_over(stream, head, "application/json", same.as_bytes());
+    let answer: Value = serde_json::from_slice(&body).unwrap();
+    let expected = json!({"operation": "start_scrub", "job": job["id"], "joined": true});
+    assert_eq!((status, answer), (200, expected));
     assert_eq!(command(&data, &["jobs", "cancel", &id]).0, 0);
     let ended = waiting.wait_with_output().unwrap();
     let stderr = String::from_utf8(ended.stderr).unwrap();

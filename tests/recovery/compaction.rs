@@ -1,8 +1,11 @@
 //! Compaction on the simulated machine: dead bytes go, live ones stay as they are, wherever they are moved.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tonnage_engine::{
-    Algorithm, Change, CollectionReport, CollectionRequest, Digest, Options, Store,
+    Algorithm, Change, CollectionReport, CollectionRequest, Digest, JobControl, JobKind, Options,
+    Store,
 };
 use tonnage_tests::machine::Machine;
 use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
@@ -216,5 +219,72 @@ fn the_store_compacts_by_itself() {
         }
         let compacted = store.compaction_totals();
         assert!(compacted.segments >= 2, "{compacted:?}");
+    });
+}
+
+/// Guards: a compaction of the store that is paused ends, stays listed as paused, and none begins until it is resumed.
+/// Meanwhile an operator's runs at once. Afterwards the store compacts by itself again, also after the job that
+/// continues was cancelled while it was paused.
+#[test]
+fn a_pause_outlives_the_compaction_and_holds_nothing() {
+    let options = Options {
+        collection_manual: false,
+        shared_segment_bytes: 4 << 20,
+        compaction_rate_bytes: 32 << 10,
+        ..manual()
+    };
+    on_a_store(&options, async |machine, store| {
+        let clock = &machine.env.clock;
+        let pause = async |first: u8| {
+            let mut kept = Vec::new();
+            for salt in first..first + 20 {
+                let digest = push_bytes(store, content(salt, 300_000)).await;
+                if salt % 2 == 0 {
+                    kept.push(digest);
+                }
+            }
+            put(store, A, 200 + first, &kept).await;
+            let job = loop {
+                clock.sleep(Duration::from_secs(1)).await;
+                let jobs = store.jobs();
+                if let Some(job) = jobs.iter().find(|job| job.kind == JobKind::Compaction) {
+                    assert!(job.total > 0);
+                    break job.id;
+                }
+            };
+            assert!(store.control_job(job, JobControl::Pause));
+            // Longer than the step takes that it is in.
+            clock.sleep(GRACE).await;
+            job
+        };
+        let job = pause(0).await;
+        let (before, moved) = (
+            segment_bytes(machine),
+            store.compaction_totals().moved_bytes,
+        );
+        clock.sleep(10 * GRACE).await;
+        let jobs = store.jobs();
+        assert!(
+            jobs.len() == 1 && jobs[0].id == job && jobs[0].paused,
+            "{jobs:?}"
+        );
+        assert_eq!(store.compaction_totals().moved_bytes, moved);
+        assert_eq!(segment_bytes(machine), before);
+        let report = collect_fully(store).await;
+        assert!(report.compaction.segments > 0, "{report:?}");
+        let after = segment_bytes(machine);
+        assert!(after * 3 < before * 2, "{before} before, {after} after");
+        assert!(store.jobs()[0].paused);
+        assert!(store.control_job(job, JobControl::Resume));
+        clock.sleep(GRACE).await;
+        assert!(store.jobs().is_empty());
+
+        let job = pause(20).await;
+        assert!(store.control_job(job, JobControl::Cancel));
+        clock.sleep(GRACE).await;
+        assert!(store.jobs().is_empty());
+        let before = segment_bytes(machine);
+        clock.sleep(20 * GRACE).await;
+        assert!(segment_bytes(machine) < before);
     });
 }

@@ -65,6 +65,9 @@ pub(crate) enum Command {
     )]
     Usage(Usage),
     /// Remove content that nothing references and whose grace is over; the server does it by itself, too
+    ///
+    /// If the server does the same for another command, this one waits for that. If it does something else of this
+    /// kind (a dry run, or with or without --full), exit code 5.
     #[command(
         alias = "gc",
         after_help = "Examples:\n  tonnage collect --dry-run\n  \
@@ -72,6 +75,9 @@ pub(crate) enum Command {
     )]
     Collect(Collect),
     /// Let a running server read and verify all content now; it does so by itself, too
+    ///
+    /// If the server does the same for another command, this one waits for that. If it does so with other options,
+    /// exit code 5.
     #[command(after_help = "Examples:\n  tonnage scrub\n  \
         tonnage scrub --digests --rate '100 MiB' --data /srv/tonnage --json")]
     Scrub(Scrub),
@@ -87,6 +93,10 @@ pub(crate) enum Command {
     )]
     Repair(RepairArguments),
     /// List what a running server does in the background; pause, resume or cancel it
+    ///
+    /// A cycle of collection or compaction that the server repeats by itself ends when it is paused, and none begins
+    /// until it is resumed. So it holds nothing, and `tonnage collect` runs meanwhile. Any other job waits after its
+    /// current step, and keeps its place.
     #[command(after_help = "Examples:\n  tonnage jobs --json\n  \
         tonnage jobs pause scrub\n  tonnage jobs cancel 7 --data /srv/tonnage")]
     Jobs(Jobs),

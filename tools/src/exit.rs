@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     /// The disk, the output or a limit of the system prevented it: not writable, full, an I/O error, too few threads or
     /// open files.
     Disk,
-    /// Another process has the store open.
+    /// Another process has the store open, or the server runs a job of that kind for another request.
     InUse,
     /// The directory is not a store.
     NotAStore,
@@ -80,7 +80,9 @@ impl Exit {
             Self::Network => {
                 "a server cannot be reached, or an address cannot be listened on; repair: there is still damage"
             }
-            Self::InUse => "the store is in use by another process",
+            Self::InUse => {
+                "the store is in use by another process, or such a job runs already for another request"
+            }
             Self::NotAStore => "the directory is not a store; nothing was changed",
             Self::NewerStore => "the store needs a newer tonnage; nothing was changed",
             Self::Damaged => "the store is damaged and cannot be opened; nothing was changed",

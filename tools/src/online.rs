@@ -101,6 +101,11 @@ impl Socket {
                 Failure::new(Exit::Disk, what).hint("nothing was done; see the server's log")
             );
         }
+        if status == StatusCode::CONFLICT {
+            let what = format!("the server refused: {}", text.trim());
+            let hint = "to see how far it is: tonnage jobs; to end it: tonnage jobs cancel NUMBER";
+            return Err(Failure::new(Exit::InUse, what).hint(hint));
+        }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             let what = format!("the server failed: {}", text.trim());
             return Err(Failure::new(Exit::Disk, what).hint(UNKNOWN_OUTCOME));

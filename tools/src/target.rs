@@ -7,6 +7,7 @@
 //! the closed store, or the other way round.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tonnage_engine::{ClosedStore, Options, Store};
 use tonnage_server::admin::{AdminAnswer, AdminError, AdminRequest, OpenStore, Operation, execute};
@@ -32,6 +33,8 @@ pub(crate) struct TargetArguments {
 #[derive(Debug)]
 pub(crate) struct Target {
     side: Side,
+    /// Whether a server may execute operations.
+    asks_server: bool,
     socket: Socket,
     data: PathBuf,
     options: Options,
@@ -47,6 +50,20 @@ enum Side {
     Server,
     /// No server answered; the store is open for reading.
     Closed(ClosedStore),
+    /// No server answered; the store is open in this process, for a job that was started.
+    Opened(OpenStore),
+}
+
+/// What an operation needs.
+enum Need {
+    /// A running server: why, and what to do without one.
+    Server(&'static str, &'static str),
+    /// The store, to read it.
+    Reading,
+    /// The store, open for changes during this operation.
+    Change,
+    /// The store, open for changes as long as a job runs.
+    Job,
 }
 
 impl Target {
@@ -55,9 +72,12 @@ impl Target {
         Self::at(&arguments.flags, arguments.server.as_deref())
     }
 
-    /// Finds the closed store that the flags name.
+    /// Finds the closed store that the flags name. No server is asked.
     pub(crate) fn closed(flags: &ConfigFlags) -> Result<Self, Failure> {
-        Self::at(flags, None)
+        Ok(Self {
+            asks_server: false,
+            ..Self::at(flags, None)?
+        })
     }
 
     fn at(flags: &ConfigFlags, server: Option<&str>) -> Result<Self, Failure> {
@@ -65,6 +85,7 @@ impl Target {
         let data = config.data()?;
         Ok(Self {
             side: Side::Undecided,
+            asks_server: true,
             socket: Socket::find(server, &data)?,
             data,
             options: config.store,
@@ -92,9 +113,25 @@ impl Target {
         matches!(self.side, Side::Server)
     }
 
+    /// Waits. What runs in this process continues meanwhile.
+    pub(crate) fn wait(&self, time: Duration) {
+        // Created inside, because a timer belongs to the runtime that it is created in.
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
+    }
+
+    /// Closes the store if it is open for a job in this process.
+    pub(crate) fn end_job(&mut self) -> Result<(), Failure> {
+        let Side::Opened(store) = std::mem::replace(&mut self.side, Side::Undecided) else {
+            return Ok(());
+        };
+        let closed = self.runtime.block_on(store.close());
+        closed.map_err(|error| Failure::of_store(&error, &self.data))
+    }
+
     /// Returns the server's answer; `None` if the store is closed.
     fn ask_server(&mut self, request: &AdminRequest) -> Result<Option<AdminAnswer>, Failure> {
-        if let Side::Closed(_) = self.side {
+        if !self.asks_server || matches!(self.side, Side::Closed(_) | Side::Opened(_)) {
             return Ok(None);
         }
         let answer = self.runtime.block_on(self.socket.ask(request))?;
@@ -110,34 +147,21 @@ impl Target {
     }
 
     /// Executes an operation in this process.
-    ///
-    /// # Errors
-    /// A server has the store open.
-    pub(crate) fn ask_closed<O: Operation>(&mut self, operation: O) -> Result<O::Answer, Failure> {
-        let answer = self.execute_closed(operation.into())?;
-        O::answer(answer).ok_or_else(|| self.socket.unusable("it is for another operation"))
-    }
-
-    fn execute_closed(&mut self, mut request: AdminRequest) -> Result<AdminAnswer, Failure> {
-        if let Some((why, hint)) = needs_server(&request) {
-            let what = format!("no server has {} open, and {why}", self.data.display());
-            return Err(Failure::new(Exit::Network, what).hint(hint));
-        }
-        if let AdminRequest::CollectGarbage(collect) = &mut request {
-            collect.was_closed = true;
-        }
-        if let AdminRequest::StartRepair(repair) = &mut request {
-            repair.was_closed = true;
-        }
-        let answer = if request.changes_store() {
-            self.change_closed(request)
-        } else {
-            self.read_closed(request)
+    fn execute_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, Failure> {
+        let answer = match need(&request) {
+            Need::Server(why, hint) => {
+                let what = format!("no server has {} open, and {why}", self.data.display());
+                return Err(Failure::new(Exit::Network, what).hint(hint));
+            }
+            Need::Reading => self.read_closed(request),
+            Need::Change => self.change_closed(request),
+            Need::Job => self.work_closed(request),
         };
         answer.map_err(|error| match error {
             AdminError::NotFound(missing) => Failure::not_found(&missing, &self.socket.place()),
             AdminError::Store(error) => Failure::of_store(&error, &self.data),
             AdminError::Invalid(_) => Failure::new(Exit::Usage, error.to_string()),
+            AdminError::Runs { .. } => Failure::new(Exit::InUse, error.to_string()),
             AdminError::ReadOnly | AdminError::Contended => {
                 Failure::new(Exit::Disk, error.to_string())
             }
@@ -148,7 +172,7 @@ impl Target {
     fn read_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
         let store = match std::mem::replace(&mut self.side, Side::Undecided) {
             Side::Closed(store) => store,
-            Side::Undecided | Side::Server => {
+            Side::Undecided | Side::Server | Side::Opened(_) => {
                 let env = self.runtime.env().clone();
                 self.runtime.block_on(ClosedStore::open(env, &self.data))?
             }
@@ -160,6 +184,28 @@ impl Target {
 
     /// Opens the closed store for a change and closes it again.
     fn change_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+        let store = self.open_closed()?;
+        self.runtime.block_on(async {
+            let answer = execute(&store, request).await;
+            let closed = store.close().await;
+            let answer = answer?;
+            closed?;
+            Ok(answer)
+        })
+    }
+
+    /// Opens the closed store, which stays open until [`Target::end_job`].
+    fn work_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+        if !matches!(self.side, Side::Opened(_)) {
+            self.side = Side::Opened(self.open_closed()?);
+        }
+        let Side::Opened(store) = &self.side else {
+            return Err(AdminError::ReadOnly);
+        };
+        self.runtime.block_on(execute(store, request))
+    }
+
+    fn open_closed(&mut self) -> Result<OpenStore, AdminError> {
         // Closed first, because a store that is open for reading holds the lock.
         self.side = Side::Undecided;
         let env = self.runtime.env().clone();
@@ -169,39 +215,39 @@ impl Target {
             scrub_bytes_per_second: 0,
             ..self.options.clone()
         };
-        self.runtime.block_on(async {
-            let (store, _) = Store::open_existing(env, &self.data, options).await?;
-            let answer = execute(&OpenStore::new(store.clone()), request).await;
-            let closed = store.close().await;
-            let answer = answer?;
-            closed?;
-            Ok(answer)
-        })
+        let opened = Store::open_existing(env, &self.data, options);
+        let (store, _) = self.runtime.block_on(opened)?;
+        Ok(OpenStore::of_closed(store))
     }
 }
 
-/// Returns why a request needs a running server, and what to do; `None` if it does not.
-fn needs_server(request: &AdminRequest) -> Option<(&'static str, &'static str)> {
+/// Returns what a request needs if no server has the store open.
+fn need(request: &AdminRequest) -> Need {
     match request {
-        AdminRequest::StartScrub(_) | AdminRequest::GetScrub(_) => Some((
+        AdminRequest::StartScrub(_) | AdminRequest::GetScrub(_) => Need::Server(
             "scrub is the check of a running one",
             "to check a closed store: tonnage fsck, with --deep to compute digests",
-        )),
-        AdminRequest::GetRepair(_) => Some((
-            "a closed store has no repair that was started before",
-            "to repair it: tonnage repair",
-        )),
+        ),
         AdminRequest::ListJobs(_) | AdminRequest::ControlJobs(_) => {
-            Some(("only a running one has jobs", "start the server"))
+            Need::Server("only a running one has jobs", "start the server")
         }
-        AdminRequest::GetStats(_)
-        | AdminRequest::CollectGarbage(_)
+        AdminRequest::StartCollection(_)
+        | AdminRequest::GetCollection(_)
         | AdminRequest::StartRepair(_)
+        | AdminRequest::GetRepair(_) => Need::Job,
+        AdminRequest::PlanRepair(_) => Need::Change,
+        AdminRequest::GetStats(_)
         | AdminRequest::ListRepositories(_)
         | AdminRequest::ListTags(_)
         | AdminRequest::ListUsage(_)
         | AdminRequest::TryDeletion(_)
         | AdminRequest::DeleteRepository(_)
-        | AdminRequest::DeleteTags(_) => None,
+        | AdminRequest::DeleteTags(_) => {
+            if request.changes_store() {
+                Need::Change
+            } else {
+                Need::Reading
+            }
+        }
     }
 }

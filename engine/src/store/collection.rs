@@ -20,11 +20,11 @@ use super::background::{or_closing, yield_now};
 use super::compaction::{self, CompactionReport};
 use super::purge;
 use super::reclaim::reclaim;
+use super::repeated_job::RepeatedJob;
 use super::untagged::{CollectedManifest, ManifestPass, NextManifest};
 use crate::catalog::View;
 use crate::collection::{Due, GraceClock, Verdict, is_in_grace, judge};
 use crate::commit::{Candidates, Removals, UNLINKS_MAX};
-use crate::compaction::Effort;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn};
@@ -194,10 +194,10 @@ impl Collection {
 }
 
 /// Counts one that waits, until it drops.
-struct Waits<'a>(&'a AtomicU64);
+pub(super) struct Waits<'a>(&'a AtomicU64);
 
 impl<'a> Waits<'a> {
-    fn begin(count: &'a AtomicU64) -> Self {
+    pub(super) fn begin(count: &'a AtomicU64) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
@@ -211,15 +211,18 @@ impl Drop for Waits<'_> {
 
 /// Repeats the cycle until the store closes.
 pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>) {
+    let mut job = RepeatedJob::new(JobKind::Collection);
     loop {
         let Some(inner) = store.upgrade() else { return };
         let pause = inner.env.clock.sleep(inner.collection.cycle);
         drop(inner);
-        if !or_closing(pause, &mut closing).await {
+        if !or_closing(job.rest(pause), &mut closing).await {
             return;
         }
         let Some(inner) = store.upgrade() else { return };
-        match cycle(&inner).await {
+        let ended = cycle(&inner, &mut job).await;
+        job.end();
+        match ended {
             Ok(report) if report.blobs > 0 || report.manifests > 0 => {
                 let CollectionReport {
                     manifests,
@@ -233,6 +236,7 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
             Ok(_) => {}
             Err(Error::Closed | Error::Poisoned { .. }) => return,
             Err(Error::Cancelled) => tracing::info!("an operator cancelled the collection"),
+            Err(Error::Paused) => tracing::info!("an operator paused the collection"),
             Err(error) => {
                 tracing::warn!(%error, "garbage could not be collected; its space is not free yet; trying again");
             }
@@ -241,7 +245,7 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
 }
 
 /// Runs a cycle of the task. Looks at no suspect if grace is over for none.
-async fn cycle(inner: &Inner) -> Result<CollectionReport> {
+async fn cycle(inner: &Inner, job: &mut RepeatedJob) -> Result<CollectionReport> {
     let mut cycle = Cycle::begin(inner, CollectionRequest::default(), true).await;
     let oldest = cycle.memory.oldest;
     let is_due = oldest.is_none_or(|oldest| matches!(cycle.due, Due::UpTo(lsn) if oldest <= lsn));
@@ -249,29 +253,40 @@ async fn cycle(inner: &Inner) -> Result<CollectionReport> {
     let next_manifest = cycle.memory.manifests;
     let manifests_due = next_manifest.is_none_or(|next| next.is_due(cycle.due, now_unix_ms));
     if (is_due || manifests_due) && !inner.options.collection_manual {
-        let job = inner.jobs.begin(JobKind::Collection);
+        let job = job.begin(&inner.jobs);
         if manifests_due {
-            cycle.settle_manifests(&job).await?;
+            cycle.settle_manifests(job).await?;
         }
         if is_due {
-            cycle.settle_suspects(&job).await?;
+            cycle.settle_suspects(job).await?;
         }
     }
     cycle.end().await
 }
 
-/// Runs one cycle now.
-pub(super) async fn collect(inner: &Inner, request: CollectionRequest) -> Result<CollectionReport> {
-    if request.was_closed && !request.dry_run {
+/// Runs one cycle now, as `job`, which continues with compaction if that was asked for.
+pub(super) async fn collect(
+    inner: &Inner,
+    job: &Job,
+    request: CollectionRequest,
+) -> Result<CollectionReport> {
+    let CollectionRequest { dry_run, full, .. } = request;
+    if request.was_closed && !dry_run {
         // This open ends with the cycle, and what is left of deletions holds blobs.
-        purge::finished(inner).await?;
+        job.unless_stopped(purge::finished(inner)).await??;
     }
-    let mut cycle = Cycle::begin(inner, request, false).await;
-    let job = inner.jobs.begin(JobKind::Collection);
-    cycle.settle_manifests(&job).await?;
-    cycle.settle_suspects(&job).await?;
-    drop(job);
-    cycle.end().await
+    let cycle = job.unless_stopped(Cycle::begin(inner, request, false));
+    let mut cycle = cycle.await?;
+    cycle.settle_manifests(job).await?;
+    cycle.settle_suspects(job).await?;
+    // The next cycle need not wait for compaction.
+    let mut report = cycle.end().await?;
+    report.compaction = match (full, dry_run) {
+        (false, _) => CompactionReport::default(),
+        (true, true) => compaction::preview(inner).await?,
+        (true, false) => compaction::compact_fully(inner, job).await?,
+    };
+    Ok(report)
 }
 
 /// One cycle.
@@ -498,13 +513,10 @@ impl<'a> Cycle<'a> {
         Ok(left)
     }
 
-    /// Unlinks segments without a live blob; compacts others if that was asked for. Returns the report.
+    /// Unlinks segments without a live blob. Returns the report.
     async fn end(mut self) -> Result<CollectionReport> {
-        let (inner, full) = (self.inner, self.request.full);
+        let inner = self.inner;
         if self.request.dry_run {
-            if full {
-                self.report.compaction = compaction::preview(inner).await?;
-            }
             return Ok(self.report);
         }
         self.report.segments = reclaim(inner).await?;
@@ -512,12 +524,6 @@ impl<'a> Cycle<'a> {
         inner
             .collection
             .add(&self.report, self.lost_unix_ms, now_unix_ms);
-        // The next cycle need not wait for compaction.
-        drop(self.memory);
-        if full {
-            self.report.compaction = compaction::compact(inner, Effort::Full, None).await?;
-            inner.segments.files().unlinked().await;
-        }
         Ok(self.report)
     }
 }

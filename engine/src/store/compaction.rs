@@ -1,13 +1,14 @@
 //! Compaction, beside all other work: copying live blobs out of segments that are mostly garbage.
 //!
-//! Owns: [`Compaction`] and [`compact`], the task that repeats it, and its pace. Refuses: choosing segments
+//! Owns: [`Compaction`] and [`compact_fully`], the task that repeats it, and its pace. Refuses: choosing segments
 //! (`compaction`), queueing moves (`commit::moves`) and unlinking (`store::reclaim`).
 //!
-//! Invariants: one compaction runs at a time. A record is checked as it is read, and copied with its checksums; one
+//! Invariants: one compaction runs at a time; the task's gives way to that of an operator. A record is checked as it is read, and copied with its checksums; one
 //! that is damaged stays where it is, and so does its segment. A copy is durable before the transaction that places it.
 //! So a stop at any point loses nothing, and the next run continues with the blobs that are still in the segment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use tokio::sync::watch;
 
 use super::Inner;
 use super::background::or_closing;
+use super::collection::Waits;
 use super::reclaim::reclaim;
+use super::repeated_job::RepeatedJob;
 use crate::catalog::View;
 use crate::commit::{Move, Moves};
 use crate::compaction::{Candidate, Effort, choose};
@@ -28,7 +31,7 @@ use crate::jobs::{Job, JobKind};
 use crate::pace::Pace;
 use crate::recovery::apply::segment_sizes;
 use crate::segment::{SmallBlob, WalkedRecord};
-use crate::sync::Mutex;
+use crate::sync::{AtomicU64, Mutex};
 use crate::table::resident;
 
 /// Most blobs that are moved together: their transactions wait for one sync.
@@ -80,6 +83,8 @@ pub(super) struct Compaction {
     totals: Mutex<CompactionReport>,
     /// Held by the compaction that runs.
     memory: tokio::sync::Mutex<Memory>,
+    /// Number of requests that wait for the compaction that runs.
+    waiting: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -106,11 +111,12 @@ impl Compaction {
 
 /// Compacts in the background until the store closes.
 pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>) {
+    let mut job = RepeatedJob::new(JobKind::Compaction);
     loop {
         let Some(inner) = store.upgrade() else { return };
         let pause = inner.env.clock.sleep(inner.collection.pause());
         drop(inner);
-        if !or_closing(pause, &mut closing).await {
+        if !or_closing(job.rest(pause), &mut closing).await {
             return;
         }
         let Some(inner) = store.upgrade() else { return };
@@ -118,7 +124,9 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
         if rate == 0 || inner.options.collection_manual {
             continue;
         }
-        match compact(&inner, Effort::Background, Some(rate)).await {
+        let ended = compact_some(&inner, &mut job, rate).await;
+        job.end();
+        match ended {
             Ok(report) if report.segments > 0 => {
                 let CompactionReport {
                     segments,
@@ -138,6 +146,7 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
             Ok(_) => {}
             Err(Error::Closed | Error::Poisoned { .. }) => return,
             Err(Error::Cancelled) => tracing::info!("an operator cancelled the compaction"),
+            Err(Error::Paused) => tracing::info!("an operator paused the compaction"),
             Err(error) => {
                 tracing::warn!(%error, "segments could not be compacted; their space is not free yet; trying again");
             }
@@ -145,32 +154,54 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
     }
 }
 
-/// Compacts segments that are worth `effort`, at `rate` bytes per second, and unlinks them.
-pub(super) async fn compact(
-    inner: &Inner,
-    effort: Effort,
-    rate: Option<u64>,
-) -> Result<CompactionReport> {
+/// Compacts segments that are worth it in the background, at `rate` bytes per second.
+async fn compact_some(inner: &Inner, job: &mut RepeatedJob, rate: u64) -> Result<CompactionReport> {
     let mut memory = inner.compaction.memory.lock().await;
-    if effort == Effort::Background && inner.env.clock.monotonic() < memory.not_before {
+    if inner.env.clock.monotonic() < memory.not_before {
         return Ok(CompactionReport::default());
     }
-    let chosen = memory.choose(inner, effort).await?;
-    let mut report = CompactionReport::default();
+    let chosen = memory.choose(inner, Effort::Background).await?;
     if chosen.is_empty() {
-        return Ok(report);
+        return Ok(CompactionReport::default());
     }
-    let job = inner.jobs.begin(JobKind::Compaction);
+    compact(inner, &mut memory, chosen, job.begin(&inner.jobs), rate).await
+}
+
+/// Compacts until hardly any dead bytes are left, as the next phase of `job`.
+pub(super) async fn compact_fully(inner: &Inner, job: &Job) -> Result<CompactionReport> {
+    let waits = Waits::begin(&inner.compaction.waiting);
+    let mut memory = job.unless_stopped(inner.compaction.memory.lock()).await?;
+    drop(waits);
+    let chosen = memory.choose(inner, Effort::Full).await?;
+    job.begin_phase(JobKind::Compaction);
+    let report = compact(inner, &mut memory, chosen, job, 0).await?;
+    inner.segments.files().unlinked().await;
+    Ok(report)
+}
+
+/// Compacts segments at `rate` bytes per second, and unlinks them; 0 is no limit, for a request. Without a request, it
+/// ends before a segment if one waits.
+async fn compact(
+    inner: &Inner,
+    memory: &mut Memory,
+    chosen: Vec<Candidate>,
+    job: &Job,
+    rate: u64,
+) -> Result<CompactionReport> {
+    let mut report = CompactionReport::default();
     job.set_total(chosen.iter().map(|one| one.live).sum());
-    let mut pace = Pace::new(rate.unwrap_or_default(), inner.env.clock.monotonic());
+    let mut pace = Pace::new(rate, inner.env.clock.monotonic());
     for candidate in chosen {
+        if rate > 0 && inner.compaction.waiting.load(Ordering::Relaxed) > 0 {
+            break;
+        }
         if inner.segments.is_in_use(candidate.id) || !has_room(inner, candidate.live).await {
             report.left += 1;
             continue;
         }
         let mut run = Run {
             inner,
-            job: &job,
+            job,
             pace: &mut pace,
             report: CompactionReport::default(),
             left_because: None,
@@ -207,9 +238,8 @@ async fn has_room(inner: &Inner, live: u64) -> bool {
 
 /// Returns what a full compaction would do.
 pub(super) async fn preview(inner: &Inner) -> Result<CompactionReport> {
-    let mut memory = inner.compaction.memory.lock().await;
     let mut report = CompactionReport::default();
-    for candidate in choose(memory.all(inner).await?, Effort::Full) {
+    for candidate in choose(all(inner).await?, Effort::Full) {
         report.segments += 1;
         report.moved_bytes += candidate.live;
         report.freed_bytes += candidate.dead();
@@ -217,12 +247,23 @@ pub(super) async fn preview(inner: &Inner) -> Result<CompactionReport> {
     Ok(report)
 }
 
+/// Lists all segments, with the sizes of their files.
+async fn all(inner: &Inner) -> Result<Vec<Candidate>> {
+    let view = View::new(inner.sequencer.durable());
+    let sizes = segment_sizes(&*inner.env.io, &inner.path).await?;
+    let (mut found, mut segments) = (Vec::new(), view.segments());
+    while let Some((id, used)) = segments.next_resident().await? {
+        found.push(Candidate::new(id, &used, sizes.get(&id).copied()));
+    }
+    Ok(found)
+}
+
 impl Memory {
     /// Chooses the segments that are worth `effort`. Those that are being written are sealed, so that they can be
     /// compacted or unlinked.
     async fn choose(&mut self, inner: &Inner, effort: Effort) -> Result<Vec<Candidate>> {
         let (chosen, empty_in_use) = match effort {
-            Effort::Full => (choose(self.all(inner).await?, effort), false),
+            Effort::Full => (choose(all(inner).await?, effort), false),
             Effort::Background => self.shrunk(inner).await?,
         };
         let in_use = chosen.iter().any(|one| inner.segments.is_in_use(one.id));
@@ -231,17 +272,6 @@ impl Memory {
             reclaim(inner).await?;
         }
         Ok(chosen)
-    }
-
-    /// Lists all segments, with the sizes of their files.
-    async fn all(&mut self, inner: &Inner) -> Result<Vec<Candidate>> {
-        let view = View::new(inner.sequencer.durable());
-        let sizes = segment_sizes(&*inner.env.io, &inner.path).await?;
-        let (mut found, mut segments) = (Vec::new(), view.segments());
-        while let Some((id, used)) = segments.next_resident().await? {
-            found.push(Candidate::new(id, &used, sizes.get(&id).copied()));
-        }
-        Ok(found)
     }
 
     /// Chooses among the segments that lost a blob, and once after the open among all. Also returns whether one without

@@ -25,6 +25,7 @@ mod damaged_blobs;
 mod open;
 mod purge;
 mod reclaim;
+mod repeated_job;
 mod scrub;
 mod stats;
 mod untagged;
@@ -301,7 +302,17 @@ impl Store {
     /// Removes blobs that nothing references and whose grace is over, and unlinks segments without a live blob;
     /// compacts others if that is asked for. The store does the same by itself, from time to time.
     pub async fn collect(&self, request: CollectionRequest) -> Result<CollectionReport> {
-        collection::collect(&self.inner, request).await
+        let job = self.begin_job(JobKind::Collection);
+        self.collect_as(&job, request).await
+    }
+
+    /// Does the same as a job that the caller began. A compaction is its second phase, of that kind.
+    pub async fn collect_as(
+        &self,
+        job: &Job,
+        request: CollectionRequest,
+    ) -> Result<CollectionReport> {
+        collection::collect(&self.inner, job, request).await
     }
 
     /// Returns the totals of collection since the store was opened.
@@ -320,17 +331,13 @@ impl Store {
     /// Reads all live blobs now and verifies them; damage is marked, as that which other reads find. The store does the
     /// same by itself, from time to time.
     pub async fn scrub(&self, request: ScrubRequest) -> Result<ScrubReport> {
-        scrub::scrub(&self.inner, request).await
+        let job = self.begin_job(JobKind::Scrub);
+        self.scrub_as(&job, request).await
     }
 
-    /// Starts the same beside all other work. Returns the number of its job.
-    pub fn start_scrub(&self, request: ScrubRequest) -> u64 {
-        scrub::start(&self.inner, request)
-    }
-
-    /// Returns the result of one of the last passes that were started and have ended.
-    pub fn scrub_result(&self, job: u64) -> Option<Result<ScrubReport>> {
-        self.inner.scrub.result(job)
+    /// Does the same as a job that the caller began.
+    pub async fn scrub_as(&self, job: &Job, request: ScrubRequest) -> Result<ScrubReport> {
+        scrub::scrub(&self.inner, job, request).await
     }
 
     /// Returns the totals of scrub since the store was opened.
@@ -343,7 +350,7 @@ impl Store {
         DamagedBlobs::new(self.clone())
     }
 
-    /// Lists a job that the caller does, until the result drops.
+    /// Lists a job that the caller does, until the last clone of the result drops.
     pub fn begin_job(&self, kind: JobKind) -> Job {
         self.inner.jobs.begin(kind)
     }

@@ -1,26 +1,33 @@
 //! Collection on request.
 //!
-//! Owns: [`CollectGarbage`] and its answer. Refuses: the rules, which the engine has.
+//! Owns: [`StartCollection`] and [`GetCollection`] with their result. Refuses: the rules, which the engine has, and
+//! which jobs run (`started`).
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::{CollectionReport, CollectionRequest, CompactionReport};
+use tonnage_engine::{
+    CollectionReport, CollectionRequest, CompactionReport, Error, Job, JobKind, Store,
+};
 
 use super::error::AdminError;
-use super::store::AdminStore;
+use super::started::{JobState, StartedJob, StartedJobs};
 
 /// Most blobs, and most manifests, that an answer lists.
 const LISTED_MAX: usize = 10_000;
 
-/// Requests one cycle of collection, and perhaps a compaction.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct CollectGarbage {
+/// Requests one cycle of collection, and perhaps a compaction, beside all other work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartCollection {
     /// Whether to find what would be removed only, and remove nothing.
     pub dry_run: bool,
     /// Whether to compact shared segments too.
     pub full: bool,
-    /// Whether no server had the store open until now. Never sent: the program that opens the store knows it.
-    #[serde(skip)]
-    pub was_closed: bool,
+}
+
+/// Requests the state of such a collection.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct GetCollection {
+    /// The number of its job.
+    pub job: u64,
 }
 
 /// What a cycle found and did. [`CollectionReport`] describes each number.
@@ -116,17 +123,29 @@ impl From<CompactionReport> for Compacted {
     }
 }
 
-pub(super) async fn collect_garbage(
-    store: &impl AdminStore,
-    request: CollectGarbage,
-) -> Result<CollectedGarbage, AdminError> {
+/// Starts a collection. `was_closed` says whether no server had the store open until now.
+pub(super) fn start_collection(
+    collections: &StartedJobs<StartCollection, CollectedGarbage>,
+    request: StartCollection,
+    was_closed: bool,
+) -> Result<StartedJob, AdminError> {
+    let store = collections.store().clone();
     let cycle = CollectionRequest {
         dry_run: request.dry_run,
         full: request.full,
-        was_closed: request.was_closed,
+        was_closed,
         list_max: LISTED_MAX,
     };
-    let report = store.writable()?.collect(cycle).await?;
+    let work = |job| async move { JobState::ended(collect(&store, &job, cycle).await) };
+    collections.start(JobKind::Collection, request, || None, work)
+}
+
+async fn collect(
+    store: &Store,
+    job: &Job,
+    request: CollectionRequest,
+) -> Result<CollectedGarbage, Error> {
+    let report = store.collect_as(job, request).await?;
     let removed = report.manifests > 0 || report.blobs > 0 || report.segments > 0;
     let changed = removed || report.compaction.segments > 0;
     if changed && !request.dry_run {

@@ -17,6 +17,14 @@ pub enum AdminError {
     /// Other requests changed the same tags again and again meanwhile.
     #[error("other requests kept changing these tags; repeat the command")]
     Contended,
+    /// A job of that kind runs, which another request started for something else.
+    #[error("{name} {job} runs already, and was asked for something else; nothing was done")]
+    Runs {
+        /// The name of its kind.
+        name: &'static str,
+        /// Its number.
+        job: u64,
+    },
     /// The operation changes the store, which is open for reading only.
     #[error("the store is open for reading only")]
     ReadOnly,

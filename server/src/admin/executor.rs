@@ -5,13 +5,13 @@
 
 use tonnage_engine::Error;
 
-use super::collect::collect_garbage;
+use super::collect::start_collection;
 use super::error::AdminError;
 use super::jobs::{ListJobs, control_jobs, list_jobs};
-use super::repair::{get_repair, start_repair};
+use super::repair::{PlanRepair, plan_repair, start_repair};
 use super::repositories::{delete_repository, list_repositories};
 use super::request::{AdminAnswer, AdminRequest};
-use super::scrub::{get_scrub, start_scrub};
+use super::scrub::start_scrub;
 use super::stats::{GetStats, get_stats};
 use super::store::{AdminStore, OpenStore};
 use super::tags::{delete_tags, list_tags};
@@ -69,20 +69,34 @@ async fn dispatch(
         Request::DeleteTags(request) => {
             AdminAnswer::DeleteTags(delete_tags(store, &request).await?)
         }
-        Request::CollectGarbage(request) => {
-            AdminAnswer::CollectGarbage(collect_garbage(store, request).await?)
+        Request::StartCollection(request) => {
+            let open = store.open()?;
+            let started = start_collection(&open.collections, request, open.was_closed);
+            AdminAnswer::StartCollection(started?)
+        }
+        Request::GetCollection(request) => {
+            AdminAnswer::GetCollection(store.open()?.collections.get(request.job))
+        }
+        Request::StartScrub(request) => {
+            AdminAnswer::StartScrub(start_scrub(&store.open()?.scrubs, request)?)
+        }
+        Request::GetScrub(request) => AdminAnswer::GetScrub(store.open()?.scrubs.get(request.job)),
+        Request::PlanRepair(PlanRepair {}) => {
+            AdminAnswer::PlanRepair(plan_repair(store.writable()?).await?)
+        }
+        Request::StartRepair(request) => {
+            AdminAnswer::StartRepair(start_repair(&store.open()?.repairs, request).await?)
+        }
+        Request::GetRepair(request) => {
+            AdminAnswer::GetRepair(store.open()?.repairs.get(request.job))
         }
         Request::ListUsage(request) => AdminAnswer::ListUsage(list_usage(store, &request).await?),
         Request::TryDeletion(request) => {
             AdminAnswer::TryDeletion(try_deletion(store, &request).await?)
         }
-        Request::StartScrub(request) => AdminAnswer::StartScrub(start_scrub(store, request)?),
-        Request::GetScrub(request) => AdminAnswer::GetScrub(get_scrub(store, request).await?),
-        Request::StartRepair(request) => {
-            AdminAnswer::StartRepair(start_repair(store, request).await?)
+        Request::ListJobs(ListJobs {}) => AdminAnswer::ListJobs(list_jobs(store.writable()?)),
+        Request::ControlJobs(request) => {
+            AdminAnswer::ControlJobs(control_jobs(store.writable()?, &request))
         }
-        Request::GetRepair(request) => AdminAnswer::GetRepair(get_repair(store, request)?),
-        Request::ListJobs(ListJobs {}) => AdminAnswer::ListJobs(list_jobs(store)?),
-        Request::ControlJobs(request) => AdminAnswer::ControlJobs(control_jobs(store, &request)?),
     })
 }

@@ -3,10 +3,7 @@
 //! Owns: [`ListJobs`] and [`ControlJobs`] with their answers. Refuses: the jobs themselves, which the engine has.
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::{JobControl, JobInfo};
-
-use super::error::AdminError;
-use super::store::AdminStore;
+use tonnage_engine::{JobControl, JobInfo, Store};
 
 /// Requests the jobs that run.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -65,7 +62,7 @@ pub struct ControlJobs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobAction {
-    /// Let it wait after its current step.
+    /// Let it wait after its current step. A cycle that the server repeats by itself ends, and none begins.
     Pause,
     /// Let it continue.
     Resume,
@@ -83,19 +80,15 @@ impl From<JobAction> for JobControl {
     }
 }
 
-pub(super) fn list_jobs(store: &impl AdminStore) -> Result<JobList, AdminError> {
-    let jobs = store.writable()?.jobs().into_iter();
-    Ok(JobList {
+pub(super) fn list_jobs(store: &Store) -> JobList {
+    let jobs = store.jobs().into_iter();
+    JobList {
         jobs: jobs.map(JobEntry::from).collect(),
-    })
+    }
 }
 
 /// Returns the jobs that were controlled; none if no such job runs.
-pub(super) fn control_jobs(
-    store: &impl AdminStore,
-    request: &ControlJobs,
-) -> Result<JobList, AdminError> {
-    let store = store.writable()?;
+pub(super) fn control_jobs(store: &Store, request: &ControlJobs) -> JobList {
     let is_meant =
         |job: &JobInfo| request.job == job.kind.name() || request.job == job.id.to_string();
     let mut controlled = Vec::new();
@@ -107,5 +100,5 @@ pub(super) fn control_jobs(
             controlled.push(JobEntry::from(job));
         }
     }
-    Ok(JobList { jobs: controlled })
+    JobList { jobs: controlled }
 }

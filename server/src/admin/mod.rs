@@ -21,26 +21,28 @@ mod repair;
 mod repositories;
 mod request;
 mod scrub;
+mod started;
 mod stats;
 mod store;
 mod tags;
 mod usage;
 
 pub use self::collect::{
-    CollectGarbage, CollectedBlob, CollectedGarbage, CollectedManifest, Compacted,
+    CollectedBlob, CollectedGarbage, CollectedManifest, Compacted, GetCollection, StartCollection,
 };
 pub use self::error::{AdminError, NotFound};
 pub use self::executor::execute;
 pub use self::jobs::{ControlJobs, JobAction, JobEntry, JobList, ListJobs};
 pub use self::repair::{
-    GetRepair, PlannedEntry, PlannedRepair, RefusedPlace, RepairState, RepairedEntry,
-    RepairedStore, StartRepair,
+    GetRepair, PlanRepair, PlannedEntry, PlannedRepair, RefusedPlace, RepairedEntry, RepairedStore,
+    StartRepair,
 };
 pub use self::repositories::{
     DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage,
 };
 pub use self::request::{AdminAnswer, AdminRequest, Operation};
-pub use self::scrub::{DamagedBlob, GetScrub, ScrubState, ScrubbedStore, StartScrub, StartedScrub};
+pub use self::scrub::{DamagedBlob, GetScrub, ScrubbedStore, StartScrub};
+pub use self::started::{JobState, StartedJob};
 pub use self::stats::{GetStats, Stats};
 pub use self::store::{AdminStore, OpenStore};
 pub use self::tags::{DeleteTags, DeletedTags, ListTags, TagEntry, TagPage};

@@ -1,28 +1,32 @@
 //! Repair from another registry, on request.
 //!
-//! Owns: [`StartRepair`] and [`GetRepair`] with their answer. Refuses: the repair itself (`crate::repair`), and how far
-//! it is (`jobs`).
+//! Owns: [`PlanRepair`], [`StartRepair`] and [`GetRepair`] with their results. Refuses: the repair itself
+//! (`crate::repair`), and which repairs run (`started`).
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tonnage_engine::Error;
+use tonnage_engine::{Error, JobKind, Store};
 
 use super::error::AdminError;
-use super::jobs::JobEntry;
-use super::store::AdminStore;
+use super::started::{JobState, StartedJob, StartedJobs};
 use crate::outgoing::{RegistryAddress, RegistryClient, RegistryCredentials};
 use crate::registry::peer::ContentKind;
 use crate::repair::{
-    BlobOutcome, HealedFrom, Place, PlannedBlob, Repair, RepairError, RepairReport, RepairedBlob,
-    plan,
+    BlobOutcome, HealedFrom, Place, PlannedBlob, RepairError, RepairReport, RepairedBlob, plan,
+    repair,
 };
 
-/// Most damaged blobs that a dry run lists.
+/// Most damaged blobs that a plan lists.
 const LISTED_MAX: usize = 1000;
 
+/// Requests what a repair would ask for. Asks for nothing.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct PlanRepair {}
+
 /// Requests a repair: damaged blobs are fetched from another registry.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartRepair {
     /// The other registry.
     pub from: RegistryAddress,
@@ -32,10 +36,6 @@ pub struct StartRepair {
     pub authorities: Option<String>,
     /// Most bytes to receive in a second; 0 for no limit.
     pub bytes_per_second: u64,
-    /// Whether to list only what would be asked for.
-    pub dry_run: bool,
-    /// Whether the store was opened for this repair, whose end is then waited for.
-    pub was_closed: bool,
 }
 
 /// Requests the state of a repair.
@@ -43,38 +43,6 @@ pub struct StartRepair {
 pub struct GetRepair {
     /// The number of its job.
     pub job: u64,
-}
-
-/// The state of a repair.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum RepairState {
-    /// It was not started: this is what it would ask for.
-    Planned(PlannedRepair),
-    /// It was started, and runs or is paused.
-    Running {
-        /// Its job; `None` if it has just ended.
-        entry: Option<JobEntry>,
-        /// The number of its job.
-        job: u64,
-        /// Blobs that it healed so far.
-        healed: u64,
-        /// Blobs that it could not heal.
-        left: u64,
-    },
-    /// It has tried every damaged blob.
-    Complete(RepairedStore),
-    /// It ended early.
-    Failed {
-        /// Why.
-        why: String,
-        /// Whether an operator cancelled it.
-        cancelled: bool,
-        /// What it did before.
-        done: RepairedStore,
-    },
-    /// No such repair is known: the server was restarted, or the result is too old.
-    Unknown,
 }
 
 /// What a repair would ask for.
@@ -136,61 +104,45 @@ pub struct RefusedPlace {
     pub why: String,
 }
 
+pub(super) async fn plan_repair(store: &Store) -> Result<PlannedRepair, AdminError> {
+    let (listed, damaged, bytes) = plan(store, LISTED_MAX).await?;
+    Ok(PlannedRepair {
+        damaged,
+        bytes,
+        listed: listed.into_iter().map(PlannedEntry::from).collect(),
+    })
+}
+
 pub(super) async fn start_repair(
-    store: &impl AdminStore,
+    repairs: &StartedJobs<StartRepair, RepairedStore>,
     request: StartRepair,
-) -> Result<RepairState, AdminError> {
-    let open = store.open()?;
-    let store = store.writable()?;
-    if request.dry_run {
-        let (listed, damaged, bytes) = plan(store, LISTED_MAX).await?;
-        return Ok(RepairState::Planned(PlannedRepair {
-            damaged,
-            bytes,
-            listed: listed.into_iter().map(PlannedEntry::from).collect(),
-        }));
-    }
-    let from = request.from.to_string();
-    let client = RegistryClient::new(request.from, request.credentials, request.authorities).await;
+) -> Result<StartedJob, AdminError> {
+    let store = repairs.store().clone();
+    let StartRepair {
+        from,
+        credentials,
+        authorities,
+        bytes_per_second: rate,
+    } = request.clone();
+    let client = RegistryClient::new(from, credentials, authorities).await;
     let client = client.map_err(|error| AdminError::Invalid(error.to_string()))?;
-    let rate = request.bytes_per_second;
-    let repair = open.repairs().start(store.clone(), Arc::new(client), rate);
-    let job = repair.job();
-    tracing::info!(job, from, "the operator started a repair");
-    if request.was_closed {
-        // Its state has the result.
-        repair.wait().await.unwrap_or_default();
-    }
-    Ok(state(&repair, None))
+    let report = Arc::new(Mutex::new(RepairReport::default()));
+    let reported = Arc::clone(&report);
+    let so_far = move || Some(reported.lock().totals().into());
+    let work = |job| async move {
+        let ended = repair(store, Arc::new(client), job, rate, &report).await;
+        state(ended, report.lock().clone())
+    };
+    repairs.start(JobKind::Repair, request, so_far, work)
 }
 
-pub(super) fn get_repair(
-    store: &impl AdminStore,
-    request: GetRepair,
-) -> Result<RepairState, AdminError> {
-    let running = store.writable()?.jobs().into_iter();
-    let entry = running
-        .filter(|job| job.id == request.job)
-        .map(JobEntry::from)
-        .next();
-    let repair = store.open()?.repairs().get(request.job);
-    Ok(repair.map_or(RepairState::Unknown, |repair| state(&repair, entry)))
-}
-
-fn state(repair: &Repair, entry: Option<JobEntry>) -> RepairState {
-    let (ended, report) = (repair.ended(), repair.report());
+fn state(ended: Result<(), RepairError>, report: RepairReport) -> JobState<RepairedStore> {
     match ended {
-        None => RepairState::Running {
-            entry,
-            job: repair.job(),
-            healed: report.healed,
-            left: report.left,
-        },
-        Some(Ok(())) => RepairState::Complete(report.into()),
-        Some(Err(error)) => RepairState::Failed {
+        Ok(()) => JobState::Complete(report.into()),
+        Err(error) => JobState::Failed {
             why: error.to_string(),
             cancelled: matches!(error, RepairError::Store(Error::Cancelled)),
-            done: report.into(),
+            so_far: Some(report.into()),
         },
     }
 }

@@ -7,11 +7,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::collect::{CollectGarbage, CollectedGarbage};
+use super::collect::{CollectedGarbage, GetCollection, StartCollection};
 use super::jobs::{ControlJobs, JobList, ListJobs};
-use super::repair::{GetRepair, RepairState, StartRepair};
+use super::repair::{GetRepair, PlanRepair, PlannedRepair, RepairedStore, StartRepair};
 use super::repositories::{DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage};
-use super::scrub::{GetScrub, ScrubState, StartScrub, StartedScrub};
+use super::scrub::{GetScrub, ScrubbedStore, StartScrub};
+use super::started::{JobState, StartedJob};
 use super::stats::{GetStats, Stats};
 use super::tags::{DeleteTags, DeletedTags, ListTags, TagPage};
 use super::usage::{DeletionEffect, ListUsage, TryDeletion, UsagePage};
@@ -74,20 +75,24 @@ operations! {
     DeleteRepository => RepositoryContent,
     /// Deletes tags, all or none.
     DeleteTags => DeletedTags,
-    /// Runs one cycle of collection.
-    CollectGarbage => CollectedGarbage,
     /// Lists the usage of repositories.
     ListUsage => UsagePage,
     /// Finds what a deletion would free.
     TryDeletion => DeletionEffect,
+    /// Starts a cycle of collection.
+    StartCollection => StartedJob,
+    /// Returns the state of such a cycle.
+    GetCollection => JobState<CollectedGarbage>,
     /// Starts a pass of scrub.
-    StartScrub => StartedScrub,
+    StartScrub => StartedJob,
     /// Returns the state of such a pass.
-    GetScrub => ScrubState,
-    /// Starts a repair from another registry, or lists what it would ask for.
-    StartRepair => RepairState,
+    GetScrub => JobState<ScrubbedStore>,
+    /// Lists what a repair from another registry would ask for.
+    PlanRepair => PlannedRepair,
+    /// Starts a repair from another registry.
+    StartRepair => StartedJob,
     /// Returns the state of a repair.
-    GetRepair => RepairState,
+    GetRepair => JobState<RepairedStore>,
     /// Lists the jobs that run.
     ListJobs => JobList,
     /// Pauses, resumes or cancels jobs.
@@ -95,8 +100,8 @@ operations! {
 }
 
 impl AdminRequest {
-    /// Returns whether the request changes the store. Such a request needs a store that is open for changes. Once
-    /// begun, it is completed.
+    /// Returns whether the request itself changes the store, and not a job that it starts. Such a request needs a store
+    /// that is open for changes. Once begun, it is completed.
     pub fn changes_store(&self) -> bool {
         match self {
             Self::GetStats(_)
@@ -104,17 +109,17 @@ impl AdminRequest {
             | Self::ListTags(_)
             | Self::ListUsage(_)
             | Self::TryDeletion(_)
+            | Self::StartCollection(_)
+            | Self::GetCollection(_)
             | Self::StartScrub(_)
             | Self::GetScrub(_)
+            | Self::PlanRepair(_)
+            | Self::StartRepair(_)
             | Self::GetRepair(_)
             | Self::ListJobs(_)
             | Self::ControlJobs(_) => false,
             Self::DeleteRepository(request) => !request.dry_run,
             Self::DeleteTags(request) => !request.dry_run,
-            // A job of its own, which continues anyway. A closed store is opened for it, and closed after it.
-            Self::StartRepair(request) => request.was_closed,
-            // A closed store is opened for its cycle, which is the engine's.
-            Self::CollectGarbage(request) => !request.dry_run || request.was_closed,
         }
     }
 }

@@ -1,14 +1,13 @@
 //! Scrub on request.
 //!
-//! Owns: [`StartScrub`] and [`GetScrub`] with their answers, and the names of what needs damaged blobs.
-//! Refuses: reading and marking, which the engine does, and how far a pass is (`jobs`).
+//! Owns: [`StartScrub`] and [`GetScrub`] with their result, and the names of what needs damaged blobs.
+//! Refuses: reading and marking, which the engine does, and which passes run (`started`).
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::{Digest, Error, NeededBy, ScrubReport, ScrubRequest, Store};
+use tonnage_engine::{Digest, Error, Job, JobKind, NeededBy, ScrubReport, ScrubRequest, Store};
 
 use super::error::AdminError;
-use super::jobs::JobEntry;
-use super::store::AdminStore;
+use super::started::{JobState, StartedJob, StartedJobs};
 
 /// Most damaged blobs that an answer lists.
 const LISTED_MAX: usize = 1000;
@@ -16,7 +15,7 @@ const LISTED_MAX: usize = 1000;
 const NAMES_MAX: usize = 100;
 
 /// Requests one pass of scrub, which runs beside all other work.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartScrub {
     /// Whether to compute digests, too.
     pub digests: bool,
@@ -24,37 +23,11 @@ pub struct StartScrub {
     pub bytes_per_second: u64,
 }
 
-/// A pass that was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StartedScrub {
-    /// The number of its job.
-    pub job: u64,
-}
-
 /// Requests the state of a pass.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct GetScrub {
     /// The number of its job.
     pub job: u64,
-}
-
-/// The state of a pass.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum ScrubState {
-    /// It runs, or is paused.
-    Running(JobEntry),
-    /// It is complete.
-    Complete(ScrubbedStore),
-    /// An operator cancelled it.
-    Cancelled,
-    /// It could not be completed.
-    Failed {
-        /// Why.
-        why: String,
-    },
-    /// No such pass is known: the server was restarted, or the result is too old.
-    Unknown,
 }
 
 /// What a pass read and found. [`ScrubReport`] describes each number.
@@ -105,37 +78,26 @@ impl DamagedBlob {
 }
 
 pub(super) fn start_scrub(
-    store: &impl AdminStore,
+    scrubs: &StartedJobs<StartScrub, ScrubbedStore>,
     request: StartScrub,
-) -> Result<StartedScrub, AdminError> {
-    let job = store.writable()?.start_scrub(ScrubRequest {
+) -> Result<StartedJob, AdminError> {
+    let store = scrubs.store().clone();
+    let work = move |job| async move { JobState::ended(scrub(&store, &job, request).await) };
+    scrubs.start(JobKind::Scrub, request, || None, work)
+}
+
+async fn scrub(store: &Store, job: &Job, request: StartScrub) -> Result<ScrubbedStore, Error> {
+    let request = ScrubRequest {
         digests: request.digests,
         bytes_per_second: request.bytes_per_second,
         list_max: LISTED_MAX,
-    });
-    tracing::info!(job, "the operator started a scrub");
-    Ok(StartedScrub { job })
-}
-
-pub(super) async fn get_scrub(
-    store: &impl AdminStore,
-    request: GetScrub,
-) -> Result<ScrubState, AdminError> {
-    let store = store.writable()?;
-    // In this order: a result is kept before its job ends.
-    let running = store.jobs().into_iter().find(|job| job.id == request.job);
-    match store.scrub_result(request.job) {
-        Some(Ok(report)) => Ok(ScrubState::Complete(describe(store, report).await?)),
-        Some(Err(Error::Cancelled)) => Ok(ScrubState::Cancelled),
-        Some(Err(error)) => Ok(ScrubState::Failed {
-            why: error.to_string(),
-        }),
-        None => Ok(running.map_or(ScrubState::Unknown, |job| ScrubState::Running(job.into()))),
-    }
+    };
+    let report = store.scrub_as(job, request).await?;
+    describe(store, report).await
 }
 
 /// Adds the names that need the damaged blobs.
-async fn describe(store: &Store, report: ScrubReport) -> Result<ScrubbedStore, AdminError> {
+async fn describe(store: &Store, report: ScrubReport) -> Result<ScrubbedStore, Error> {
     let view = store.view();
     let mut listed = Vec::with_capacity(report.listed.len());
     for digest in &report.listed {

@@ -3,12 +3,14 @@
 //! Owns: [`AdminStore`], for an open store and for a closed one that is only read, and [`OpenStore`].
 
 use std::future::Future;
-use std::sync::Arc;
 
 use tonnage_engine::{ClosedStore, Store, StoreStats, View};
 
+use super::collect::{CollectedGarbage, StartCollection};
 use super::error::AdminError;
-use crate::repair::Repairs;
+use super::repair::{RepairedStore, StartRepair};
+use super::scrub::{ScrubbedStore, StartScrub};
+use super::started::StartedJobs;
 
 /// A store that [`execute`](super::execute()) works on.
 pub trait AdminStore: Sync {
@@ -27,25 +29,40 @@ pub trait AdminStore: Sync {
     }
 }
 
-/// An open store with what operators started on it. Cheap to clone.
+/// An open store with the jobs that operators started on it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OpenStore {
     store: Store,
-    repairs: Arc<Repairs>,
+    /// Whether no server had the store open until now.
+    pub(super) was_closed: bool,
+    pub(super) collections: StartedJobs<StartCollection, CollectedGarbage>,
+    pub(super) scrubs: StartedJobs<StartScrub, ScrubbedStore>,
+    pub(super) repairs: StartedJobs<StartRepair, RepairedStore>,
 }
 
 impl OpenStore {
-    /// Wraps a store. Use one for all requests, because a request asks for what another one started.
+    /// Wraps the store of a server. Use one for all requests, because a request asks for what another one started.
     pub fn new(store: Store) -> Self {
         Self {
+            was_closed: false,
+            collections: StartedJobs::new(store.clone()),
+            scrubs: StartedJobs::new(store.clone()),
+            repairs: StartedJobs::new(store.clone()),
             store,
-            repairs: Arc::default(),
         }
     }
 
-    /// Returns the repairs that were started.
-    pub(super) fn repairs(&self) -> &Repairs {
-        &self.repairs
+    /// Wraps a store that no server had open until now.
+    pub fn of_closed(store: Store) -> Self {
+        Self {
+            was_closed: true,
+            ..Self::new(store)
+        }
+    }
+
+    /// Closes the store. What operators started ends between two steps.
+    pub async fn close(self) -> tonnage_engine::Result<()> {
+        self.store.close().await
     }
 }
 

@@ -47,7 +47,7 @@ struct Counted {
     most: u64,
 }
 
-impl Running {
+impl Running<'_> {
     /// Tries to heal a blob from all its places.
     pub(super) async fn heal(
         &self,

@@ -1,7 +1,7 @@
 //! Repair: heals damaged blobs with content from another registry.
 //!
-//! Owns: [`Repairs`], the repairs of one store; the job, how many blobs it heals at a time, and its report. Refuses:
-//! one blob (`heal`), and reaching the other registry, which is behind the port [`Peer`].
+//! Owns: `repair`: how many blobs it heals at a time, when it ends, and its report. Refuses: one blob (`heal`), and
+//! reaching the other registry, which is behind the port [`Peer`].
 //!
 //! Invariants: memory does not grow with the number of damaged blobs. A blob that cannot be healed stays as it is, and
 //! the repair continues with the next. A peer that cannot be reached for several blobs in a row ends it.
@@ -12,12 +12,10 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
-use tonnage_engine::{DamagedBlobs, Error, Job, JobKind, Pace, Store};
+use tonnage_engine::{DamagedBlobs, Error, Job, Pace, Store};
 
 pub(crate) use self::plan::plan;
 pub use self::plan::{Place, PlannedBlob};
@@ -29,20 +27,6 @@ use crate::registry::peer::Peer;
 const HEALED_AT_A_TIME: usize = 2;
 /// Blobs in a row for which the peer could not be reached, after which it is not asked again.
 const UNREACHABLE_MAX: u32 = 5;
-/// Repairs whose reports are kept.
-const KEPT_MAX: usize = 16;
-
-/// The repairs of one store that were started last.
-#[derive(Debug, Default)]
-pub struct Repairs(Mutex<VecDeque<Arc<Repair>>>);
-
-/// A repair that runs or has ended.
-#[derive(Debug)]
-pub struct Repair {
-    id: u64,
-    report: Mutex<RepairReport>,
-    ended: watch::Sender<Option<Result<(), RepairError>>>,
-}
 
 /// Why a repair ended before it had tried every blob.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,95 +39,44 @@ pub enum RepairError {
     Store(#[from] Error),
 }
 
-impl Repairs {
-    /// Starts a repair from `peer` beside all other work. It receives at most so many bytes in a second; 0 is no limit.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn start(&self, store: Store, peer: Arc<dyn Peer>, bytes_per_second: u64) -> Arc<Repair> {
-        let job = store.begin_job(JobKind::Repair);
-        let repair = Arc::new(Repair {
-            id: job.id(),
-            report: Mutex::default(),
-            ended: watch::Sender::new(None),
-        });
-        let mut kept = self.0.lock();
-        if kept.len() == KEPT_MAX {
-            kept.pop_front();
-        }
-        kept.push_back(Arc::clone(&repair));
-        drop(kept);
-        let clock = RunningClock::start();
-        let running = Running {
-            pace: Mutex::new(Pace::new(bytes_per_second, clock.now())),
-            clock,
-            store,
-            peer,
-            job,
-            repair: Arc::clone(&repair),
-            unreachable: Mutex::default(),
-        };
-        tokio::spawn(running.run());
-        repair
-    }
-
-    /// Returns the repair with this job, if it is remembered.
-    pub fn get(&self, job: u64) -> Option<Arc<Repair>> {
-        let kept = self.0.lock();
-        kept.iter().find(|repair| repair.id == job).cloned()
-    }
-}
-
-impl Repair {
-    /// Returns the number of its job.
-    pub fn job(&self) -> u64 {
-        self.id
-    }
-
-    /// Returns what was done so far.
-    pub fn report(&self) -> RepairReport {
-        self.report.lock().clone()
-    }
-
-    /// Returns how it ended; `None` while it runs.
-    pub fn ended(&self) -> Option<Result<(), RepairError>> {
-        self.ended.borrow().clone()
-    }
-
-    /// Waits until it has ended.
-    pub async fn wait(&self) -> Result<(), RepairError> {
-        let mut ended = self.ended.subscribe();
-        let ended = ended.wait_for(Option::is_some).await;
-        // The sender is a part of `self`, so it is not gone.
-        let ended = ended.ok().and_then(|ended| ended.clone());
-        ended.unwrap_or(Err(RepairError::Store(Error::Closed)))
-    }
-}
-
-/// The work of a repair.
-struct Running {
+/// Tries to heal every damaged blob from `peer`, as `job`. Receives at most so many bytes in a second; 0 is no limit.
+/// `report` has what was done so far, and at the end all of it.
+pub(crate) async fn repair(
     store: Store,
     peer: Arc<dyn Peer>,
     job: Job,
-    repair: Arc<Repair>,
+    bytes_per_second: u64,
+    report: &Mutex<RepairReport>,
+) -> Result<(), RepairError> {
+    let clock = RunningClock::start();
+    let running = Running {
+        pace: Mutex::new(Pace::new(bytes_per_second, clock.now())),
+        clock,
+        store,
+        peer,
+        job,
+        report,
+        unreachable: Mutex::default(),
+    };
+    running.heal_all().await?;
+    let RepairReport { healed, left, .. } = *report.lock();
+    tracing::info!(healed, left, "the repair has tried every damaged blob");
+    Ok(())
+}
+
+/// The work of a repair.
+struct Running<'a> {
+    store: Store,
+    peer: Arc<dyn Peer>,
+    job: Job,
+    report: &'a Mutex<RepairReport>,
     clock: RunningClock,
     pace: Mutex<Pace>,
     /// Blobs in a row for which the peer could not be reached.
     unreachable: Mutex<u32>,
 }
 
-impl Running {
-    async fn run(self) {
-        let ended = self.heal_all().await;
-        let RepairReport { healed, left, .. } = *self.repair.report.lock();
-        match &ended {
-            Ok(()) => tracing::info!(healed, left, "the repair has tried every damaged blob"),
-            Err(error) => tracing::warn!(%error, healed, left, "the repair ended early"),
-        }
-        // Before the job ends, so that whoever waits for it finds the result.
-        self.repair.ended.send_replace(Some(ended));
-    }
-
+impl Running<'_> {
     async fn heal_all(&self) -> Result<(), RepairError> {
         let mut blobs = self.store.damaged_blobs();
         let mut total = 0_u64;
@@ -166,7 +99,7 @@ impl Running {
             };
             let (planned, outcome) = self.heal(digest, stored.length).await?;
             let unreachable = outcome.unreachable().map(str::to_owned);
-            self.repair.report.lock().add(&planned, outcome);
+            self.report.lock().add(&planned, outcome);
             let mut in_a_row = self.unreachable.lock();
             *in_a_row = unreachable.as_ref().map_or(0, |_| *in_a_row + 1);
             if let Some(why) = unreachable

@@ -93,6 +93,16 @@ impl BlobOutcome {
 }
 
 impl RepairReport {
+    /// Returns the report without its list.
+    pub(crate) fn totals(&self) -> Self {
+        Self {
+            healed: self.healed,
+            healed_bytes: self.healed_bytes,
+            left: self.left,
+            listed: Vec::new(),
+        }
+    }
+
     /// Adds the outcome for a blob. Blobs that are left replace healed ones in a full list.
     pub(super) fn add(&mut self, blob: &PlannedBlob, mut outcome: BlobOutcome) {
         let PlannedBlob { digest, length, .. } = *blob;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use tonnage_engine::{
-    Algorithm, Change, ClientId, Digest, Options, Origin, ScrubRequest, UploadClaim, UploadSpec,
+    Algorithm, Change, ClientId, Digest, JobKind, Options, Origin, ScrubRequest, UploadClaim,
+    UploadSpec,
 };
 
 use super::*;
@@ -101,11 +102,11 @@ async fn client(address: &str) -> RegistryClient {
 
 /// Repairs the store from `address`, at a rate. Returns its report.
 async fn repair(store: &Store, address: &str, rate: u64) -> RepairReport {
-    let repairs = Repairs::default();
-    let repair = repairs.start(store.clone(), Arc::new(client(address).await), rate);
-    repair.wait().await.unwrap();
-    assert!(repairs.get(repair.job()).is_some());
-    repair.report()
+    let (client, report) = (Arc::new(client(address).await), Mutex::default());
+    let job = store.begin_job(JobKind::Repair);
+    let ended = super::repair(store.clone(), client, job, rate, &report);
+    ended.await.unwrap();
+    report.into_inner()
 }
 
 /// Returns the only reason why the only blob was not healed.
@@ -350,16 +351,23 @@ async fn a_waiting_repair_can_be_ended() {
     let peer = ScriptedPeer::start(Arc::new(script)).await;
     let address = format!("http://127.0.0.1:{}", peer.port).parse().unwrap();
     let client = Arc::new(RegistryClient::new(address, None, None).await.unwrap());
-    let repairs = Repairs::default();
-    let first = repairs.start(store.clone(), Arc::clone(&client) as Arc<dyn Peer>, 0);
+    let start = || {
+        let (store, client): (_, Arc<dyn Peer>) = (store.clone(), Arc::clone(&client) as _);
+        let job = store.begin_job(JobKind::Repair);
+        let id = job.id();
+        let report = Mutex::default();
+        let work = async move { super::repair(store, client, job, 0, &report).await };
+        (id, tokio::spawn(work))
+    };
+    let (job, first) = start();
     asked.notified().await;
-    assert!(store.control_job(first.job(), tonnage_engine::JobControl::Cancel));
-    let ended = first.wait().await;
+    assert!(store.control_job(job, tonnage_engine::JobControl::Cancel));
+    let ended = first.await.unwrap();
     assert!(matches!(ended, Err(RepairError::Store(Error::Cancelled))));
-    let second = repairs.start(store.clone(), client, 0);
+    let (_, second) = start();
     asked.notified().await;
     store.close().await.unwrap();
-    let ended = second.wait().await;
+    let ended = second.await.unwrap();
     assert!(matches!(ended, Err(RepairError::Store(Error::Closed))));
     assert!(store.is_damaged(&digest).await.unwrap());
 }

@@ -3,7 +3,7 @@
 //! Owns: the text and JSON forms of both. `compact` is a full collection of a store that no server has open.
 
 use serde::Serialize;
-use tonnage_server::admin::{CollectGarbage, CollectedGarbage, Compacted};
+use tonnage_server::admin::{CollectedGarbage, Compacted, GetCollection, StartCollection};
 
 use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::target::{Target, TargetArguments};
 use crate::units::format_about;
+use crate::waiting::{Ended, run_job};
 
 /// Arguments of `collect`.
 #[derive(Debug, clap::Args)]
@@ -51,29 +52,34 @@ struct Collection {
 /// Runs one cycle of collection, or prints what it would remove.
 pub(crate) fn run(arguments: &Collect) -> Result<Exit, Failure> {
     let (dry_run, full) = (arguments.dry_run, arguments.full);
-    let found = Target::find(&arguments.target)?.ask(request(dry_run, full))?;
+    let mut target = Target::find(&arguments.target)?;
+    let found = collect(&mut target, StartCollection { dry_run, full })?;
     show(dry_run, full, found, arguments.json)
 }
 
 /// Collects and compacts a closed store, or prints what that would remove.
 pub(crate) fn compact(arguments: &Compact) -> Result<Exit, Failure> {
-    let dry_run = arguments.dry_run;
+    let (dry_run, full) = (arguments.dry_run, true);
     let mut target = Target::closed(&arguments.flags)?;
-    let found = target.ask_closed(request(dry_run, true));
+    let found = collect(&mut target, StartCollection { dry_run, full });
     let found = found.map_err(|failure| {
         if failure.exit == Exit::InUse {
             return failure.hint("or let the server do it: tonnage collect --full");
         }
         failure
     })?;
-    show(dry_run, true, found, arguments.json)
+    show(dry_run, full, found, arguments.json)
 }
 
-fn request(dry_run: bool, full: bool) -> CollectGarbage {
-    CollectGarbage {
-        dry_run,
-        full,
-        was_closed: false,
+fn collect(target: &mut Target, start: StartCollection) -> Result<CollectedGarbage, Failure> {
+    let details = |_: &CollectedGarbage| String::new();
+    match run_job(target, start, |job| GetCollection { job }, details)? {
+        Ended::Complete(found) => Ok(found),
+        Ended::Failed { what, .. } => {
+            let what = format!("the collection ended early: {what}");
+            Err(Failure::new(Exit::Disk, what)
+                .hint("what it removed is removed; repeat the command"))
+        }
     }
 }
 

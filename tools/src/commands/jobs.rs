@@ -10,7 +10,8 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{self, List};
 use crate::target::{Target, TargetArguments};
-use crate::units::{format_about, format_time};
+use crate::units::format_time;
+use crate::waiting::progress;
 
 /// Arguments of `jobs`.
 #[derive(Debug, clap::Args)]
@@ -84,22 +85,6 @@ fn line(row: &JobRow<'_>) -> String {
     let progress = progress(job);
     let paused = if job.paused { ", paused" } else { "" };
     format!("{id:>4}  {name}  since {since}  {progress}{paused}")
-}
-
-/// Formats how far a job is, and how fast.
-pub(crate) fn progress(job: &JobEntry) -> String {
-    let amount = |count: u64| {
-        if job.unit == "bytes" {
-            format_about(count)
-        } else {
-            format!("{count} {}", job.unit)
-        }
-    };
-    let (done, rate) = (amount(job.done), amount(job.per_second));
-    if job.total == 0 {
-        return format!("{done}, {rate}/s");
-    }
-    format!("{done} of {}, {rate}/s", amount(job.total))
 }
 
 fn control(one: &OneJob, action: JobAction, what: &str) -> Result<Exit, Failure> {

@@ -1,6 +1,6 @@
 //! `tonnage repair`: heals damaged blobs of an open or closed store with content from another registry.
 //!
-//! Owns: the options about the other registry, waiting for the end, the text and JSON forms. Refuses: the repair
+//! Owns: the options about the other registry, the text and JSON forms. Refuses: the repair
 //! itself, which the server does, or this process on a closed store.
 //!
 //! Invariant: a password comes from standard input or from a variable, never from the command line, which others see.
@@ -8,16 +8,15 @@
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use tonnage_server::admin::{GetRepair, PlannedRepair, RepairState, RepairedStore, StartRepair};
+use tonnage_server::admin::{GetRepair, PlanRepair, PlannedRepair, RepairedStore, StartRepair};
 use tonnage_server::outgoing::{RegistryAddress, RegistryCredentials, Secret};
 
-use super::jobs::progress;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 use crate::target::{Target, TargetArguments};
 use crate::units::{format_about, parse_size};
-use crate::waiting::Waiting;
+use crate::waiting::{Ended, run_job};
 
 /// The variable with the password.
 const PASSWORD: &str = "TONNAGE_REPAIR_PASSWORD";
@@ -55,20 +54,19 @@ pub(crate) struct RepairArguments {
 /// Repairs, and waits for the end.
 pub(crate) fn run(arguments: &RepairArguments) -> Result<Exit, Failure> {
     let mut target = Target::find(&arguments.target)?;
-    let mut state = target.ask(StartRepair {
+    let start = StartRepair {
         from: arguments.from.clone(),
         credentials: credentials(arguments)?,
         authorities: arguments.ca.as_deref().map(read_authorities).transpose()?,
         bytes_per_second: arguments.rate.unwrap_or_default(),
-        dry_run: arguments.dry_run,
-        was_closed: false,
-    })?;
-    if let RepairState::Running { job, .. } = state {
-        state = wait(&mut target, job)?;
+    };
+    if arguments.dry_run {
+        return print_plan(arguments, &target.ask(PlanRepair {})?);
     }
-    match state {
-        RepairState::Planned(plan) => print_plan(arguments, &plan),
-        RepairState::Complete(done) => {
+    let details =
+        |done: &RepairedStore| format!("{} healed, {} not healed", done.healed, done.left);
+    match run_job(&mut target, start, |job| GetRepair { job }, details)? {
+        Ended::Complete(done) => {
             print_done(arguments, &done)?;
             Ok(match (done.left, done.healed) {
                 (0, 0) => Exit::Done,
@@ -76,41 +74,13 @@ pub(crate) fn run(arguments: &RepairArguments) -> Result<Exit, Failure> {
                 _ => Exit::UNHEALED,
             })
         }
-        RepairState::Failed { why, done, .. } => {
-            print_done(arguments, &done)?;
-            let what = format!("the repair ended before it had tried every damaged blob: {why}");
+        Ended::Failed { what, so_far } => {
+            if let Some(done) = so_far {
+                print_done(arguments, &done)?;
+            }
+            let what = format!("the repair ended before it had tried every damaged blob: {what}");
             Err(Failure::new(Exit::UNHEALED, what).hint("what it healed stays; repeat the command"))
         }
-        RepairState::Running { .. } | RepairState::Unknown => {
-            let what = "the server does not know this repair any more; was it restarted?";
-            Err(Failure::new(Exit::UNHEALED, what).hint("what it healed stays; repeat the command"))
-        }
-    }
-}
-
-/// Waits for the end of a repair, and shows its progress on a terminal.
-fn wait(target: &mut Target, job: u64) -> Result<RepairState, Failure> {
-    let mut waiting = Waiting::begin(job);
-    loop {
-        let state = target.ask(GetRepair { job })?;
-        let RepairState::Running {
-            entry,
-            healed,
-            left,
-            ..
-        } = &state
-        else {
-            waiting.end();
-            return Ok(state);
-        };
-        let (far, paused) = match entry {
-            Some(entry) if entry.paused => (progress(entry), ", paused"),
-            Some(entry) => (progress(entry), ""),
-            None => (String::new(), ""),
-        };
-        waiting.show(&format!(
-            "{far}; {healed} healed, {left} not healed{paused}"
-        ));
     }
 }
 

@@ -1,16 +1,15 @@
 //! `tonnage scrub`: lets a running server read and verify all of its content now.
 //!
-//! Owns: waiting for the end, progress, the text and JSON forms. Refuses: closed stores, which `fsck` checks.
+//! Owns: the text and JSON forms. Refuses: closed stores, which `fsck` checks.
 
-use tonnage_server::admin::{GetScrub, ScrubState, ScrubbedStore, StartScrub};
+use tonnage_server::admin::{GetScrub, ScrubbedStore, StartScrub};
 
-use super::jobs::progress;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 use crate::target::{Target, TargetArguments};
 use crate::units::{format_about, parse_size};
-use crate::waiting::Waiting;
+use crate::waiting::{Ended, run_job};
 
 /// Arguments of `scrub`.
 #[derive(Debug, clap::Args)]
@@ -31,12 +30,19 @@ pub(crate) struct Scrub {
 /// Runs one pass, and waits for its end.
 pub(crate) fn run(arguments: &Scrub) -> Result<Exit, Failure> {
     let mut target = Target::find(&arguments.target)?;
-    let started = target.ask(StartScrub {
+    let start = StartScrub {
         digests: arguments.digests,
         bytes_per_second: arguments.rate.unwrap_or_default(),
-    })?;
-    let job = started.job;
-    let found = wait(&mut target, job)?;
+    };
+    let details = |_: &ScrubbedStore| String::new();
+    let found = match run_job(&mut target, start, |job| GetScrub { job }, details)? {
+        Ended::Complete(found) => found,
+        Ended::Failed { what, .. } => {
+            let what = format!("the scrub has not read everything: {what}");
+            return Err(Failure::new(Exit::Disk, what)
+                .hint("what was found before is marked; see the server's log"));
+        }
+    };
     if arguments.json {
         output::json(&found)?;
     } else {
@@ -49,30 +55,6 @@ pub(crate) fn run(arguments: &Scrub) -> Result<Exit, Failure> {
     } else {
         Exit::Done
     })
-}
-
-/// Waits for the end of a pass, and shows its progress on a terminal.
-fn wait(target: &mut Target, job: u64) -> Result<ScrubbedStore, Failure> {
-    let mut waiting = Waiting::begin(job);
-    loop {
-        let state = target.ask(GetScrub { job })?;
-        if let ScrubState::Running(job) = &state {
-            let paused = if job.paused { ", paused" } else { "" };
-            waiting.show(&format!("verified {}{paused}", progress(job)));
-            continue;
-        }
-        waiting.end();
-        let failed = match state {
-            ScrubState::Complete(found) => return Ok(found),
-            ScrubState::Cancelled => "the scrub was cancelled".to_owned(),
-            ScrubState::Failed { why } => format!("the scrub failed: {why}"),
-            ScrubState::Running(_) | ScrubState::Unknown => {
-                "the server does not know this scrub any more; was it restarted?".to_owned()
-            }
-        };
-        return Err(Failure::new(Exit::Disk, failed)
-            .hint("what was found before is marked; see the server's log"));
-    }
 }
 
 fn print(found: &ScrubbedStore) -> Result<(), Failure> {

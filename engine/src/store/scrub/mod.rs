@@ -1,12 +1,11 @@
 //! Scrub: reads what is stored and finds damage before a client does.
 //!
-//! Owns: the task that repeats passes, passes on request, and the results. Refuses: one pass (`pass`), when and how
+//! Owns: the task that repeats passes, and passes on request. Refuses: one pass (`pass`), when and how
 //! fast (`crate::scrub`), and healing: a push of the blob does.
 
 mod pass;
 mod unnamed;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
@@ -16,11 +15,9 @@ use super::Inner;
 use super::background::or_closing;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::jobs::{Job, JobKind};
 use crate::scrub::Schedule;
 use crate::sync::Mutex;
-
-/// Results of passes on request that are kept until they are asked for.
-const RESULTS_MAX: usize = 16;
 
 /// What a pass is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,28 +67,12 @@ pub struct ScrubTotals {
 #[derive(Debug, Default)]
 pub(super) struct Scrub {
     totals: Mutex<ScrubTotals>,
-    results: Mutex<VecDeque<(u64, Result<ScrubReport>)>>,
 }
 
 impl Scrub {
     /// Returns the totals.
     pub(super) fn totals(&self) -> ScrubTotals {
         *self.totals.lock()
-    }
-
-    /// Returns the result of a pass on request that has ended.
-    pub(super) fn result(&self, job: u64) -> Option<Result<ScrubReport>> {
-        let results = self.results.lock();
-        let result = results.iter().find(|(id, _)| *id == job);
-        result.map(|(_, result)| result.clone())
-    }
-
-    fn keep(&self, job: u64, result: Result<ScrubReport>) {
-        let mut results = self.results.lock();
-        if results.len() == RESULTS_MAX {
-            results.pop_front();
-        }
-        results.push_back((job, result));
     }
 
     fn completed(&self, digests: bool, now_unix_ms: u64) {
@@ -133,7 +114,8 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
         let began = clock.monotonic();
         let digests = schedule.wants_digests(began);
         let Some(inner) = store.upgrade() else { return };
-        let mut pass = Pass::begin(&inner, ScrubRequest { digests, ..request });
+        let job = inner.jobs.begin(JobKind::Scrub);
+        let mut pass = Pass::begin(&inner, job, ScrubRequest { digests, ..request });
         // A pass takes long, and must not keep a store open that is dropped.
         drop(inner);
         let mut ended = Err(Error::Closed);
@@ -171,28 +153,13 @@ fn log(report: &ScrubReport, digests: bool) {
     );
 }
 
-/// Runs one pass now, from the first segment on.
-pub(super) async fn scrub(inner: &Inner, request: ScrubRequest) -> Result<ScrubReport> {
-    let mut pass = Pass::begin(inner, request);
-    pass.run(false).await?;
-    Ok(pass.report())
-}
-
-/// Starts such a pass beside all other work. Returns the number of its job, by which its result is kept.
-pub(super) fn start(inner: &Inner, request: ScrubRequest) -> u64 {
-    let mut pass = Pass::begin(inner, request);
-    let (job, shared) = (pass.job(), Arc::clone(&inner.scrub));
+/// Runs one pass now as `job`, from the first segment on. Ends when the store closes.
+pub(super) async fn scrub(inner: &Inner, job: &Job, request: ScrubRequest) -> Result<ScrubReport> {
+    let mut pass = Pass::begin(inner, job.clone(), request);
     let mut closing = inner.closing.subscribe();
-    let task = async move {
-        let mut ended = Err(Error::Closed);
-        or_closing(async { ended = pass.run(false).await }, &mut closing).await;
-        if ended.is_ok() {
-            log(&pass.report(), request.digests);
-        }
-        // Before the job ends, so that whoever waits for it finds the result.
-        shared.keep(job, ended.map(|()| pass.report()));
-        drop(pass);
-    };
-    inner.env.spawn.spawn("scrub", Box::pin(task));
-    job
+    let mut ended = Err(Error::Closed);
+    or_closing(async { ended = pass.run(false).await }, &mut closing).await;
+    ended?;
+    log(&pass.report(), request.digests);
+    Ok(pass.report())
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
 use crate::format::proof::Proof;
 use crate::io::Env;
-use crate::jobs::{Job, JobKind};
+use crate::jobs::Job;
 use crate::pace::Pace;
 use crate::segment::{RecordVerifier, Segments, UncachedSegment};
 use crate::store::Inner;
@@ -44,8 +44,8 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// Prepares a pass, and lists it as a job.
-    pub(super) fn begin(inner: &Inner, request: ScrubRequest) -> Self {
+    /// Prepares a pass as `job`.
+    pub(super) fn begin(inner: &Inner, job: Job, request: ScrubRequest) -> Self {
         let env = inner.env.clone();
         Self {
             pace: Pace::new(request.bytes_per_second, env.clock.monotonic()),
@@ -53,16 +53,11 @@ impl Pass {
             sequencer: Arc::clone(&inner.sequencer),
             segments: Arc::clone(&inner.segments),
             shared: Arc::clone(&inner.scrub),
-            job: inner.jobs.begin(JobKind::Scrub),
+            job,
             request,
             report: ScrubReport::default(),
             unnamed: BTreeMap::new(),
         }
-    }
-
-    /// Returns the number of its job.
-    pub(super) fn job(&self) -> u64 {
-        self.job.id()
     }
 
     /// Returns what was found so far.

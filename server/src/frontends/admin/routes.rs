@@ -54,6 +54,7 @@ fn error_status(error: &AdminError) -> StatusCode {
     match error {
         AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
         AdminError::NotFound(_) => StatusCode::NOT_FOUND,
+        AdminError::Runs { .. } => StatusCode::CONFLICT,
         AdminError::ReadOnly
         | AdminError::Contended
         | AdminError::Store(Error::NoSpace { .. } | Error::NotAttempted { .. } | Error::Closed) => {
