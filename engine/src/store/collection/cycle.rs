@@ -1,36 +1,34 @@
-//! Collection, beside all other work: the cycle, and the task that repeats it.
+//! One cycle: all suspects of one state, a batch at a time.
 //!
-//! Owns: [`Collection`] and [`collect`]. Refuses: the rules (`collection`), queueing removals (`commit::removals`), and
-//! returning space (`store::reclaim`, `store::compaction`).
+//! Owns: [`Cycle`], how many suspects are settled at a time, and when it rests. Refuses: the rules (`collection`),
+//! queueing removals (`commit::removals`), and when a cycle runs ([`super`]).
 //!
 //! Invariants: a digest is condemned before its removal is queued; the queued transaction keeps it condemned until it
-//! is durable or has failed. One cycle runs at a time. A transaction removes few blobs, so no other commit waits for
-//! long.
+//! is durable or has failed. A transaction removes few blobs, so no other commit waits for long.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use tokio::sync::watch;
 
-use super::Inner;
-use super::background::{or_closing, yield_now};
-use super::compaction::{self, CompactionReport};
-use super::purge;
-use super::reclaim::reclaim;
-use super::repeated_job::RepeatedJob;
-use super::untagged::{CollectedManifest, ManifestPass, NextManifest};
+use super::Memory;
+use super::report::{CollectionReport, CollectionRequest};
 use crate::catalog::View;
-use crate::collection::{Due, GraceClock, Verdict, is_in_grace, judge};
+use crate::collection::{Due, Verdict, is_in_grace, judge};
 use crate::commit::{Candidates, Removals, UNLINKS_MAX};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::extent::{Extent, Lsn};
-use crate::jobs::{Job, JobKind};
-use crate::options::Options;
-use crate::sync::{AtomicU64, Mutex};
+use crate::extent::Lsn;
+use crate::jobs::Job;
+use crate::store::Inner;
+use crate::store::background::{or_closing, yield_now};
+use crate::store::compaction::{self, CompactionReport};
+use crate::store::purge;
+use crate::store::reclaim::reclaim;
+use crate::store::repeated_job::RepeatedJob;
+use crate::store::untagged::ManifestPass;
 use crate::table::resident_off_worker;
 
 /// Suspects that are settled together: their transactions wait for one sync.
@@ -45,207 +43,9 @@ const REST: u32 = 3;
 const REST_MAX: Duration = Duration::from_millis(100);
 /// Time after which a cycle rests no longer, so that space is back soon.
 const RESTING_MAX: Duration = Duration::from_secs(20);
-/// Shortest and longest time between two cycles; between them, an eighth of the grace.
-const CYCLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
-
-/// What a cycle is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CollectionRequest {
-    /// Finds what would be removed and removes nothing.
-    pub dry_run: bool,
-    /// Also compacts shared segments, until hardly any dead bytes are left.
-    pub full: bool,
-    /// Whether no server had the store open until now: then grace is counted by the wall clock.
-    pub was_closed: bool,
-    /// Most blobs, and most manifests, that the report names.
-    pub list_max: usize,
-}
-
-/// What a cycle found and did.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CollectionReport {
-    /// Suspects that were looked at: blobs, and manifests of repositories.
-    pub suspects: u64,
-    /// Suspects that something references or keeps, or that are not stored.
-    pub cleared: u64,
-    /// Suspects whose grace is not over.
-    pub in_grace: u64,
-    /// Dead blobs and manifests that a lease or work in progress protects.
-    pub leased: u64,
-    /// Manifests that were removed from their repositories, or would be. Their blobs become suspects by that.
-    pub manifests: u64,
-    /// Blobs that were removed, or would be.
-    pub blobs: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// Segments that were unlinked, without those that were compacted.
-    pub segments: u64,
-    /// What compaction did, or would do.
-    pub compaction: CompactionReport,
-    /// The last transaction that removed blobs.
-    pub lsn: Option<Lsn>,
-    /// The last transaction that removed manifests.
-    pub manifests_lsn: Option<Lsn>,
-    /// The first of the blobs, in the order of their digests.
-    pub listed: Vec<CollectedBlob>,
-    /// The first of the manifests.
-    pub listed_manifests: Vec<CollectedManifest>,
-}
-
-/// A blob that was removed, or would be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CollectedBlob {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its payload bytes.
-    pub bytes: u64,
-}
-
-/// Totals of collection since the store was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CollectionTotals {
-    /// Manifests that were removed from their repositories.
-    pub manifests: u64,
-    /// Blobs that were removed.
-    pub blobs: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// Segments that were unlinked.
-    pub segments: u64,
-    /// Suspects whose grace was over, so that they were looked up.
-    pub candidates: u64,
-    /// Time in ms from the loss of a last reference to the end of the cycle that removed the blob and unlinked its
-    /// segment: the longest of the last such cycle.
-    pub lag_last_ms: u64,
-    /// The longest of all cycles.
-    pub lag_max_ms: u64,
-    /// Longest time for which collection or compaction held the lock under which commits are queued.
-    pub lock_hold_max: Duration,
-    /// Wall-clock time at which the last cycle ended without an error, in Unix ms; 0 before.
-    pub last_success_unix_ms: u64,
-}
-
-/// What collection remembers between two cycles.
-#[derive(Debug)]
-pub(super) struct Collection {
-    cycle: Duration,
-    totals: Mutex<CollectionTotals>,
-    /// Held by the cycle that runs.
-    memory: tokio::sync::Mutex<Memory>,
-    /// Number of requests that wait for the cycle that runs.
-    waiting: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Memory {
-    grace: GraceClock,
-    /// The first transaction of which a suspect is left; `None` if that is not known.
-    oldest: Option<Lsn>,
-    /// When a manifest may be removed; `None` if that is not known.
-    manifests: Option<NextManifest>,
-}
-
-impl Collection {
-    /// Starts at `now`, with `durable` as the last durable transaction.
-    pub(super) fn new(options: &Options, now: Duration, durable: Lsn) -> Self {
-        let mut grace = GraceClock::new(options.collection_grace);
-        grace.observe(now, durable);
-        Self {
-            cycle: (options.collection_grace / 8).clamp(CYCLE.0, CYCLE.1),
-            totals: Mutex::default(),
-            memory: tokio::sync::Mutex::new(Memory {
-                grace,
-                oldest: None,
-                manifests: None,
-            }),
-            waiting: AtomicU64::new(0),
-        }
-    }
-
-    /// Returns the totals.
-    pub(super) fn totals(&self) -> CollectionTotals {
-        *self.totals.lock()
-    }
-
-    /// Returns the time between two cycles.
-    pub(super) fn pause(&self) -> Duration {
-        self.cycle
-    }
-
-    /// Waits for the cycle that runs, which no longer rests meanwhile.
-    async fn lock(&self) -> tokio::sync::MutexGuard<'_, Memory> {
-        let _waits = Waits::begin(&self.waiting);
-        self.memory.lock().await
-    }
-
-    fn add(&self, report: &CollectionReport, lost_unix_ms: Option<u64>, now_unix_ms: u64) {
-        let mut totals = self.totals.lock();
-        totals.manifests += report.manifests;
-        totals.blobs += report.blobs;
-        totals.bytes += report.bytes;
-        totals.segments += report.segments;
-        totals.candidates += report.suspects - report.in_grace;
-        if let Some(lost) = lost_unix_ms {
-            totals.lag_last_ms = now_unix_ms.saturating_sub(lost);
-            totals.lag_max_ms = totals.lag_max_ms.max(totals.lag_last_ms);
-        }
-        totals.last_success_unix_ms = now_unix_ms;
-    }
-}
-
-/// Counts one that waits, until it drops.
-pub(super) struct Waits<'a>(&'a AtomicU64);
-
-impl<'a> Waits<'a> {
-    pub(super) fn begin(count: &'a AtomicU64) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Repeats the cycle until the store closes.
-pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>) {
-    let mut job = RepeatedJob::new(JobKind::Collection);
-    loop {
-        let Some(inner) = store.upgrade() else { return };
-        let pause = inner.env.clock.sleep(inner.collection.cycle);
-        drop(inner);
-        if !or_closing(job.rest(pause), &mut closing).await {
-            return;
-        }
-        let Some(inner) = store.upgrade() else { return };
-        let ended = cycle(&inner, &mut job).await;
-        job.end();
-        match ended {
-            Ok(report) if report.blobs > 0 || report.manifests > 0 => {
-                let CollectionReport {
-                    manifests,
-                    blobs,
-                    bytes,
-                    segments,
-                    ..
-                } = report;
-                tracing::info!(manifests, blobs, bytes, segments, "garbage was collected");
-            }
-            Ok(_) => {}
-            Err(Error::Closed | Error::Poisoned { .. }) => return,
-            Err(Error::Cancelled) => tracing::info!("an operator cancelled the collection"),
-            Err(Error::Paused) => tracing::info!("an operator paused the collection"),
-            Err(error) => {
-                tracing::warn!(%error, "garbage could not be collected; its space is not free yet; trying again");
-            }
-        }
-    }
-}
 
 /// Runs a cycle of the task. Looks at no suspect if grace is over for none.
-async fn cycle(inner: &Inner, job: &mut RepeatedJob) -> Result<CollectionReport> {
+pub(super) async fn run_due(inner: &Inner, job: &mut RepeatedJob) -> Result<CollectionReport> {
     let mut cycle = Cycle::begin(inner, CollectionRequest::default(), true).await;
     let oldest = cycle.memory.oldest;
     let is_due = oldest.is_none_or(|oldest| matches!(cycle.due, Due::UpTo(lsn) if oldest <= lsn));
@@ -265,7 +65,7 @@ async fn cycle(inner: &Inner, job: &mut RepeatedJob) -> Result<CollectionReport>
 }
 
 /// Runs one cycle now, as `job`, which continues with compaction if that was asked for.
-pub(super) async fn collect(
+pub(in crate::store) async fn collect(
     inner: &Inner,
     job: &Job,
     request: CollectionRequest,
@@ -525,18 +325,5 @@ impl<'a> Cycle<'a> {
             .collection
             .add(&self.report, self.lost_unix_ms, now_unix_ms);
         Ok(self.report)
-    }
-}
-
-impl CollectionReport {
-    fn add(&mut self, digest: Digest, extent: &Extent, list_max: usize) {
-        self.blobs += 1;
-        self.bytes += extent.length;
-        if self.listed.len() < list_max {
-            self.listed.push(CollectedBlob {
-                digest,
-                bytes: extent.length,
-            });
-        }
     }
 }
