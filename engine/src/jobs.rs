@@ -308,7 +308,10 @@ impl Job {
     }
 
     /// Waits for `event`, unless the job must end before.
-    pub(crate) async fn unless_stopped<T>(&self, event: impl Future<Output = T>) -> Result<T> {
+    ///
+    /// # Errors
+    /// As [`Job::checkpoint`] if it must end.
+    pub async fn unless_stopped<T>(&self, event: impl Future<Output = T>) -> Result<T> {
         match select(pin!(event), pin!(self.stopped())).await {
             Either::Left((event, _)) => Ok(event),
             Either::Right((why, _)) => Err(why),

@@ -15,7 +15,7 @@ mod tests;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tonnage_engine::{DamagedBlobs, Error, Job, Pace, Store};
+use tonnage_engine::{BlobInfo, DamagedBlobs, Digest, Error, Job, Pace, Store};
 
 pub(crate) use self::plan::plan;
 pub use self::plan::{Place, PlannedBlob};
@@ -80,8 +80,9 @@ impl Running<'_> {
     async fn heal_all(&self) -> Result<(), RepairError> {
         let mut blobs = self.store.damaged_blobs();
         let mut total = 0_u64;
-        while let Some((_, stored)) = blobs.next().await? {
+        while let Some((_, stored)) = self.next(&mut blobs).await? {
             total = total.saturating_add(stored.length);
+            self.job.checkpoint().await?;
         }
         self.job.set_total(total);
         let blobs = tokio::sync::Mutex::new(self.store.damaged_blobs());
@@ -90,10 +91,15 @@ impl Running<'_> {
         Ok(())
     }
 
+    /// Returns the next damaged blob. Looking for it may take long, so the job can end meanwhile.
+    async fn next(&self, blobs: &mut DamagedBlobs) -> Result<Option<(Digest, BlobInfo)>, Error> {
+        self.job.unless_stopped(blobs.next()).await?
+    }
+
     async fn heal_some(&self, blobs: &tokio::sync::Mutex<DamagedBlobs>) -> Result<(), RepairError> {
         loop {
             self.job.checkpoint().await?;
-            let next = blobs.lock().await.next().await?;
+            let next = self.next(&mut *blobs.lock().await).await?;
             let Some((digest, stored)) = next else {
                 return Ok(());
             };
