@@ -81,3 +81,10 @@ pub enum PeerError {
     #[error("it sends too slowly")]
     TooSlow,
 }
+
+impl PeerError {
+    /// Returns whether this is about the peer, and not about the content: it would not send other content, either.
+    pub(crate) fn is_about_peer(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::TooSlow)
+    }
+}

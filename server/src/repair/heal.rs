@@ -14,15 +14,15 @@ use tonnage_engine::{
 use super::Running;
 use super::plan::{Place, PlannedBlob};
 use super::report::{BlobOutcome, HealError, HealedFrom};
-use crate::registry::peer::{PeerContent, PeerError, Wanted};
+use crate::registry::peer::{PeerContent, Wanted};
 
 /// The actor in the journal.
 const ACTOR: &str = "operator";
 
 /// Why an attempt ended: with this place only, or with the repair.
 enum Stop {
-    Place(HealError),
-    Repair(Error),
+    ThisPlace(HealError),
+    Everything(Error),
 }
 
 impl From<Error> for Stop {
@@ -32,9 +32,11 @@ impl From<Error> for Stop {
     )]
     fn from(error: Error) -> Self {
         match error {
-            Error::Closed | Error::Cancelled | Error::Poisoned { .. } => Self::Repair(error),
-            Error::DigestMismatch { found, .. } => Self::Place(HealError::OtherContent { found }),
-            error => Self::Place(HealError::Store(error)),
+            Error::Closed | Error::Cancelled | Error::Poisoned { .. } => Self::Everything(error),
+            Error::DigestMismatch { found, .. } => {
+                Self::ThisPlace(HealError::OtherContent { found })
+            }
+            error => Self::ThisPlace(HealError::Store(error)),
         }
     }
 }
@@ -90,11 +92,11 @@ impl Running<'_> {
             counted.received = 0;
             match self.ask_place(planned, place, counted).await {
                 Ok(from) => return Ok(BlobOutcome::Healed(from)),
-                Err(Stop::Repair(error)) => return Err(error),
-                Err(Stop::Place(why)) => {
-                    let everywhere = matches!(&why, HealError::Peer(PeerError::Unreachable(_)));
+                Err(Stop::Everything(error)) => return Err(error),
+                Err(Stop::ThisPlace(why)) => {
+                    let lost = why.lost().is_some();
                     refusals.push((place.clone(), why));
-                    if everywhere {
+                    if lost {
                         break;
                     }
                 }
@@ -117,7 +119,7 @@ impl Running<'_> {
         let content = tokio::select! {
             biased;
             why = self.job.stopped() => return Err(why.into()),
-            content = self.peer.fetch(wanted) => content.map_err(|why| Stop::Place(why.into()))?,
+            content = self.peer.fetch(wanted) => content.map_err(|why| Stop::ThisPlace(why.into()))?,
         };
         if let Some(found) = content.length {
             check_length(planned, found)?;
@@ -143,7 +145,7 @@ impl Running<'_> {
                 piece = content.bytes.next() => piece,
             };
             let Some(piece) = piece else { break };
-            let bytes = piece.map_err(|why| Stop::Place(why.into()))?;
+            let bytes = piece.map_err(|why| Stop::ThisPlace(why.into()))?;
             counted.received += bytes.len() as u64;
             if counted.received > length {
                 check_length(planned, counted.received)?;
@@ -222,5 +224,5 @@ fn check_length(planned: &PlannedBlob, found: u64) -> Result<(), Stop> {
     if found == expected {
         return Ok(());
     }
-    Err(Stop::Place(HealError::Length { expected, found }))
+    Err(Stop::ThisPlace(HealError::Length { expected, found }))
 }

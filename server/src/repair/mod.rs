@@ -4,7 +4,8 @@
 //! reaching the other registry, which is behind the port [`Peer`].
 //!
 //! Invariants: memory does not grow with the number of damaged blobs. A blob that cannot be healed stays as it is, and
-//! the repair continues with the next. A peer that cannot be reached for several blobs in a row ends it.
+//! the repair continues with the next. A peer that is lost for several blobs in a row ends it: it cannot be reached, or
+//! sends too slowly. Blobs for which it was not asked do not count.
 
 mod heal;
 mod plan;
@@ -19,21 +20,22 @@ use tonnage_engine::{BlobInfo, DamagedBlobs, Digest, Error, Job, Pace, Store};
 
 pub(crate) use self::plan::plan;
 pub use self::plan::{Place, PlannedBlob};
+use self::report::Contact;
 pub use self::report::{BlobOutcome, HealError, HealedFrom, RepairReport, RepairedBlob};
 use crate::clock::RunningClock;
-use crate::registry::peer::Peer;
+use crate::registry::peer::{Peer, PeerError};
 
 /// Blobs that are healed at a time, so that the next one is received while one is committed.
 const HEALED_AT_A_TIME: usize = 2;
-/// Blobs in a row for which the peer could not be reached, after which it is not asked again.
-const UNREACHABLE_MAX: u32 = 5;
+/// Blobs in a row for which the peer was lost, after which it is not asked again.
+const LOST_MAX: u32 = 5;
 
 /// Why a repair ended before it had tried every blob.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RepairError {
-    /// The peer could not be reached for several blobs in a row.
-    #[error("the other registry could not be reached {UNREACHABLE_MAX} times in a row: {0}")]
-    Unreachable(String),
+    /// The peer could not be reached, or sent too slowly, for several blobs in a row.
+    #[error("{LOST_MAX} blobs in a row failed because of the other registry: {0}")]
+    Lost(PeerError),
     /// The store failed, or the job was cancelled.
     #[error(transparent)]
     Store(#[from] Error),
@@ -56,7 +58,7 @@ pub(crate) async fn repair(
         peer,
         job,
         report,
-        unreachable: Mutex::default(),
+        lost: Mutex::default(),
     };
     running.heal_all().await?;
     let RepairReport { healed, left, .. } = *report.lock();
@@ -72,8 +74,31 @@ struct Running<'a> {
     report: &'a Mutex<RepairReport>,
     clock: RunningClock,
     pace: Mutex<Pace>,
-    /// Blobs in a row for which the peer could not be reached.
-    unreachable: Mutex<u32>,
+    lost: Mutex<LostInARow>,
+}
+
+/// Counts the blobs in a row for which the peer was lost.
+#[derive(Debug, Default)]
+struct LostInARow(u32);
+
+impl LostInARow {
+    /// Counts an outcome.
+    ///
+    /// # Errors
+    /// [`RepairError::Lost`] if the peer is to be asked for nothing more.
+    fn count(&mut self, outcome: &BlobOutcome) -> Result<(), RepairError> {
+        match outcome.contact() {
+            Contact::None => {}
+            Contact::Answered => self.0 = 0,
+            Contact::Lost(why) => {
+                self.0 += 1;
+                if self.0 >= LOST_MAX {
+                    return Err(RepairError::Lost(why.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Running<'_> {
@@ -104,15 +129,9 @@ impl Running<'_> {
                 return Ok(());
             };
             let (planned, outcome) = self.heal(digest, stored.length).await?;
-            let unreachable = outcome.unreachable().map(str::to_owned);
+            let counted = self.lost.lock().count(&outcome);
             self.report.lock().add(&planned, outcome);
-            let mut in_a_row = self.unreachable.lock();
-            *in_a_row = unreachable.as_ref().map_or(0, |_| *in_a_row + 1);
-            if let Some(why) = unreachable
-                && *in_a_row >= UNREACHABLE_MAX
-            {
-                return Err(RepairError::Unreachable(why));
-            }
+            counted?;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a repair did.
 //!
-//! Owns: [`RepairReport`], and the bound on what it lists.
+//! Owns: [`RepairReport`], the bound on what it lists, and what an outcome says about the peer.
 
 use tonnage_engine::{Digest, Error};
 
@@ -79,15 +79,37 @@ pub enum HealError {
     Store(Error),
 }
 
+/// What an attempt to heal a blob says about the peer.
+#[derive(Debug)]
+pub(super) enum Contact<'a> {
+    /// It was not asked, as far as is known.
+    None,
+    /// It answered.
+    Answered,
+    /// It could not be reached, or sent too slowly.
+    Lost(&'a PeerError),
+}
+
+impl HealError {
+    /// Returns what is wrong with the peer, if nothing needs to be asked of it for the same blob.
+    pub(super) fn lost(&self) -> Option<&PeerError> {
+        match self {
+            Self::Peer(why) => why.is_about_peer().then_some(why),
+            Self::Length { .. } | Self::OtherContent { .. } | Self::Store(_) => None,
+        }
+    }
+}
+
 impl BlobOutcome {
-    /// Returns why the peer could not be reached, if that was the last that happened.
-    pub(super) fn unreachable(&self) -> Option<&str> {
-        let Self::Left(refusals) = self else {
-            return None;
-        };
-        match refusals.last() {
-            Some((_, HealError::Peer(PeerError::Unreachable(why)))) => Some(why),
-            _ => None,
+    /// Returns what the last place that was asked says about the peer.
+    pub(super) fn contact(&self) -> Contact<'_> {
+        match self {
+            Self::Healed(HealedFrom::Peer(_)) => Contact::Answered,
+            Self::Healed(HealedFrom::Others) => Contact::None,
+            Self::Left(refusals) => match refusals.last() {
+                None => Contact::None,
+                Some((_, why)) => why.lost().map_or(Contact::Answered, Contact::Lost),
+            },
         }
     }
 }

@@ -14,6 +14,7 @@ use tonnage_engine::{
 use super::*;
 use crate::outgoing::tests::peer::{After, Script, ScriptedPeer, response, whole};
 use crate::outgoing::{PeerLimits, RegistryClient, RegistryCredentials, Secret};
+use crate::registry::peer::ContentKind;
 use crate::runtime;
 
 const LENGTH: usize = 300_000;
@@ -370,4 +371,35 @@ async fn a_waiting_repair_can_be_ended() {
     let ended = second.await.unwrap();
     assert!(matches!(ended, Err(RepairError::Store(Error::Closed))));
     assert!(store.is_damaged(&digest).await.unwrap());
+}
+
+/// Guards: a peer that cannot be reached or stalls for 5 blobs in a row ends the repair. A blob for which it was not
+/// asked is not counted and interrupts nothing; one for which it answered begins the count again.
+#[test]
+fn a_lost_peer_is_counted() {
+    let left = |whys: &[PeerError]| {
+        let place = Place {
+            repository: "a".to_owned(),
+            kind: ContentKind::Blob,
+        };
+        let refused = |why: &PeerError| (place.clone(), why.clone().into());
+        BlobOutcome::Left(whys.iter().map(refused).collect())
+    };
+    let stalled = || left(&[PeerError::NotFound, PeerError::TooSlow]);
+    let unreachable = || left(&[PeerError::Unreachable(String::new())]);
+    let not_asked = || [left(&[]), BlobOutcome::Healed(HealedFrom::Others)];
+    let mut lost = LostInARow::default();
+    let mut goes_on = |outcome| lost.count(&outcome).is_ok();
+    for answered in [
+        left(&[PeerError::NotFound]),
+        left(&[PeerError::Status(500)]),
+    ] {
+        for outcome in [stalled(), unreachable(), stalled(), unreachable()] {
+            assert!(goes_on(outcome));
+            assert!(not_asked().into_iter().all(&mut goes_on));
+        }
+        assert!(goes_on(answered));
+    }
+    assert!((1..LOST_MAX).all(|_| goes_on(stalled())));
+    assert!(!goes_on(unreachable()));
 }
