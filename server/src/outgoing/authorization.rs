@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::challenge::Challenge;
 use super::connection::{Connections, Fields};
 use super::credentials::{RegistryCredentials, bearer};
+use super::reason::shorten;
 use super::redirect::{is_https, is_same_host};
 use crate::registry::peer::PeerError;
 
@@ -149,6 +150,7 @@ fn token_url(
     }
     let is_allowed = is_https(&url) || !is_https(registry) && is_same_host(registry, &url);
     if !is_allowed {
+        let authority = shorten(authority);
         let what = format!("the server of its tokens, {authority}, is another host without TLS");
         return Err(denied(&what));
     }

@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::PeerLimits;
-use super::connection::describe;
+use super::reason::describe;
 use crate::clock::RunningClock;
 use crate::registry::peer::PeerError;
 

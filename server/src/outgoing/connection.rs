@@ -5,9 +5,6 @@
 //!
 //! Invariant: `Authorization` is sent to the origin for which it was made, and to no other, also after a redirect back.
 
-use std::error::Error;
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -19,6 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::PeerLimits;
+use super::reason::describe;
 use super::redirect::{self, REDIRECTS_MAX};
 use crate::clock::RunningClock;
 use crate::registry::peer::PeerError;
@@ -125,16 +123,4 @@ impl Connections {
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-/// Describes an error with its causes.
-pub(super) fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a string does not fail.
-        write!(text, ": {error}").unwrap_or_default();
-        cause = error.source();
-    }
-    text
 }

@@ -5,6 +5,8 @@
 use http::Uri;
 use http::uri::Scheme;
 
+use super::reason::shorten;
+
 /// Most redirects of one request.
 pub(super) const REDIRECTS_MAX: usize = 5;
 
@@ -68,7 +70,7 @@ pub(super) fn target(from: &Uri, location: &str) -> Result<Uri, String> {
     match url.scheme_str() {
         Some("https") => Ok(url),
         Some("http") if !is_https(from) => Ok(url),
-        Some("http") => Err(format!("{host} without TLS")),
+        Some("http") => Err(format!("{} without TLS", shorten(host))),
         _ => Err("a scheme that is neither http nor https".to_owned()),
     }
 }
