@@ -91,7 +91,8 @@ fn repair_heals_from_another_registry() {
     assert_eq!(json(&data, &["fsck", "--deep"]).0, 0);
 }
 
-/// Guards: a wrong address, a password that is missing, and a file without certificates are errors of usage.
+/// Guards: a wrong address, a password that is missing, and a file without certificates, or with too many, are errors of
+/// usage.
 #[test]
 fn wrong_options_of_repair_are_explained() {
     let directory = tempfile::tempdir().unwrap();
@@ -99,7 +100,9 @@ fn wrong_options_of_repair_are_explained() {
     let server = Serving::start(&data, &[]);
     let file = directory.path().join("ca.pem");
     std::fs::write(&file, "none").unwrap();
-    let file = file.to_str().unwrap();
+    let large = directory.path().join("large.pem");
+    std::fs::write(&large, "x".repeat((128 << 10) + 1)).unwrap();
+    let (file, large) = (file.to_str().unwrap(), large.to_str().unwrap());
     for (options, why) in [
         (&["--from", "ftp://h"][..], "neither http nor https"),
         (&["--from", "https://u:secret@h"], "--password-stdin"),
@@ -108,6 +111,7 @@ fn wrong_options_of_repair_are_explained() {
             "TONNAGE_REPAIR_PASSWORD",
         ),
         (&["--from", "https://h", "--ca", file], "no certificate"),
+        (&["--from", "https://h", "--ca", large], "more than 128 KiB"),
     ] {
         let (code, _, stderr) = run(tonnage(&["repair"]).args(options).arg("--data").arg(&data));
         assert!(code == 2 && stderr.contains(why), "{code} {stderr}");

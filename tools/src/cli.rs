@@ -85,7 +85,7 @@ pub(crate) enum Command {
     ///
     /// What scrub, reads or the last start found damaged is asked for there, under the names of the repositories that
     /// have it here. What arrives is checked like a push. Exit codes are those of e2fsck: 0 nothing was damaged,
-    /// 1 all damage was healed, 4 there is still damage.
+    /// 1 all damage was healed, 4 there is still damage. 4 is also the code of a tonnage server that does not answer.
     #[command(
         after_help = "Examples:\n  tonnage repair --from https://registry.example.com --dry-run\n  \
         tonnage repair --from https://mirror.example.com/prefix --username ci --password-stdin\n  \

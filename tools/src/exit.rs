@@ -48,10 +48,10 @@ impl Exit {
 
     /// For `repair`, in the manner of e2fsck: there was damage, and all of it was healed.
     pub(crate) const HEALED: Self = Self::Problems;
-    /// For `repair`, in the manner of e2fsck: there is still damage.
+    /// For `repair`, in the manner of e2fsck: there is still damage. Its code is that of [`Self::Network`], too.
     pub(crate) const UNHEALED: Self = Self::Network;
 
-    /// Returns the exit code. Codes are never reused for another meaning.
+    /// Returns the exit code. Codes are never reused for another meaning, except those of `repair`.
     const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -78,7 +78,7 @@ impl Exit {
                 "the disk, the output or a limit of the system prevented it: not writable, full, an I/O error, too few threads or open files"
             }
             Self::Network => {
-                "a server cannot be reached, or an address cannot be listened on; repair: there is still damage"
+                "a server cannot be reached, or an address cannot be listened on; repair: that, or there is still damage"
             }
             Self::InUse => {
                 "the store is in use by another process, or such a job runs already for another request"
@@ -107,9 +107,9 @@ impl From<Exit> for ExitCode {
 mod tests {
     use super::*;
 
-    /// Guards: no two meanings share a code, and the table in `--help` names every one.
+    /// Guards: no two ends share a code, and the table in `--help` names every one.
     #[test]
-    fn every_code_has_one_meaning() {
+    fn every_end_has_its_code() {
         let table = Exit::table();
         for (place, exit) in Exit::ALL.into_iter().enumerate() {
             assert_eq!(usize::from(exit.code()), place);

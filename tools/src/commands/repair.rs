@@ -15,12 +15,12 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 use crate::target::{Target, TargetArguments};
-use crate::units::{format_about, parse_size};
+use crate::units::{format_about, format_size, parse_size};
 use crate::waiting::{Ended, run_job};
 
 /// The variable with the password.
 const PASSWORD: &str = "TONNAGE_REPAIR_PASSWORD";
-/// Most bytes that are read of a password or of a file of certificates.
+/// Largest password or file of certificates.
 const INPUT_BYTES_MAX: u64 = 128 << 10;
 
 /// Arguments of `repair`.
@@ -89,9 +89,8 @@ fn credentials(arguments: &RepairArguments) -> Result<Option<RegistryCredentials
         return Ok(None);
     };
     let password = if arguments.password_stdin {
-        let mut text = String::new();
-        let read = io::stdin().take(INPUT_BYTES_MAX).read_to_string(&mut text);
-        read.map_err(|error| usage(format!("the password cannot be read: {error}")))?;
+        let text = read_text(io::stdin().lock());
+        let text = text.map_err(|why| usage(format!("the password cannot be read: {why}")))?;
         text.trim_end_matches(['\r', '\n']).to_owned()
     } else {
         std::env::var(PASSWORD).unwrap_or_default()
@@ -105,12 +104,20 @@ fn credentials(arguments: &RepairArguments) -> Result<Option<RegistryCredentials
 }
 
 fn read_authorities(path: &Path) -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(INPUT_BYTES_MAX).read_to_string(&mut text));
+    let text = std::fs::File::open(path).and_then(read_text);
     let at = path.display();
-    read.map_err(|error| usage(format!("--ca {at} cannot be read: {error}")))?;
-    Ok(text)
+    text.map_err(|why| usage(format!("--ca {at} cannot be read: {why}")))
+}
+
+/// Reads all of a text, which may have [`INPUT_BYTES_MAX`] bytes.
+fn read_text(source: impl io::Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    source.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > INPUT_BYTES_MAX {
+        let what = format!("it has more than {}", format_size(INPUT_BYTES_MAX));
+        return Err(io::Error::other(what));
+    }
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 fn usage(what: String) -> Failure {
