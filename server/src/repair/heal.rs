@@ -153,13 +153,13 @@ impl Running<'_> {
             let news = counted.received.saturating_sub(counted.most);
             counted.most += news;
             self.job.progress(news);
-            let pause = self.pace.lock().spend(bytes.len() as u64, self.clock.now());
+            let pause = self.pace.lock().spend(bytes.len() as u64);
             upload.write(bytes).await?;
-            if !pause.is_zero() {
+            if let Some(pause) = pause {
                 tokio::select! {
                     biased;
                     why = self.job.stopped() => return Err(why.into()),
-                    () = self.clock.alarm(pause) => {}
+                    () = pause => {}
                 }
             }
         }
