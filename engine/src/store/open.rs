@@ -16,6 +16,7 @@ use super::close::JournalTask;
 use super::closed;
 use super::collection::Collection;
 use super::compaction::Compaction;
+use super::purge::Purge;
 use super::{Inner, Store};
 use crate::catalog::View;
 use crate::commit::{Sequencer, ShutdownSignals, run_journal};
@@ -260,6 +261,7 @@ async fn assemble(
         segments,
         uploads,
         deleted: Arc::default(),
+        purge: Purge::default(),
         closing: watch::Sender::new(false),
         journal: Mutex::new(Some(journal_task)),
         lock,
