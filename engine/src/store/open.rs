@@ -234,14 +234,10 @@ async fn assemble(
         file_bytes: options.journal_file_bytes,
     };
     let journal = begin_journal(&env, spec, &plan, options.reserve_bytes).await?;
-    let position = journal.position();
-    let sequencer = Arc::new(Sequencer::new(
-        recovered.state,
-        position,
-        plan.first_lsn,
-        Arc::clone(&env.clock),
-        Arc::clone(&poison),
-    ));
+    let (position, clock) = (journal.position(), Arc::clone(&env.clock));
+    let (first, poisoned) = (plan.first_lsn, Arc::clone(&poison));
+    let sequencer = Sequencer::new(recovered.state, position, first, clock, poisoned);
+    let sequencer = Arc::new(sequencer);
     stored.sequencer.get_or_init(|| Arc::clone(&sequencer));
     let journal_task = start_journal(&env, &sequencer, journal, &poison, &lock);
     let last = plan.previous.map_or(position, |previous| previous.end);

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::{select, try_join_all};
 use tokio::sync::watch;
 
@@ -91,7 +92,7 @@ pub(super) async fn finished(inner: &Inner) -> Result<()> {
         if !deleted && view.read(View::next_retired).await?.is_none() {
             return Ok(());
         }
-        let ended = async { drop(select(published, failed).await) };
+        let ended = select(published, failed).map(|_which| ());
         if !or_closing(ended, &mut closing).await {
             return Err(Error::Closed);
         }
