@@ -55,8 +55,8 @@ impl JobKind {
 /// What an operator asks of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobControl {
-    /// It waits after its current step. One that the store repeats by itself ends its cycle instead, and begins the next
-    /// after [`JobControl::Resume`].
+    /// It waits after its current step. One that the store repeats by itself ends its cycle instead, and begins the
+    /// next after [`JobControl::Resume`].
     Pause,
     /// It continues after a pause.
     Resume,
@@ -374,8 +374,8 @@ mod tests {
         assert!(matches!(paused.now_or_never(), Some(Err(Error::Closed))));
     }
 
-    /// Guards: a pause ends the work of a job that the store repeats, which stays listed as paused until it is resumed. A
-    /// job of two phases has one number, and counts each phase from 0.
+    /// Guards: a pause ends the work of a job that the store repeats, which stays listed as paused until it is resumed.
+    /// A job of two phases has one number, and counts each phase from 0.
     #[test]
     fn a_pause_ends_work_that_is_repeated() {
         let runtime = tokio::runtime::Builder::new_current_thread().build();

@@ -7,9 +7,9 @@
 //!
 //! Invariants: sharded by keyed hash, because clients choose digests. Collection condemns a digest under the lock of
 //! its shard, and only if nothing protects it; from then on leases and pins wait until the removal is over. No lock is
-//! held across an I/O, and no two at once. Only [`Leases::end_leases`] shortens a lease, and never that of a manifest: a
-//! reference keeps its bytes, not its place in a repository. Memory is bounded. The clock counts only time in which this
-//! process ran.
+//! held across an I/O, and no two at once. Only [`Leases::end_leases`] shortens a lease, and never that of a manifest:
+//! a reference keeps its bytes, not its place in a repository. Memory is bounded. The clock counts only time in which
+//! this process ran.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -174,8 +174,8 @@ impl Leases {
     }
 
     /// Ends the leases of `digests` that were granted by `since`, except those of manifests. Manifests have referenced
-    /// these digests since then, and their grace starts when the last reference is removed. A later lease stays, because the reference may have
-    /// been removed before it was granted.
+    /// these digests since then, and their grace starts when the last reference is removed. A later lease stays,
+    /// because the reference may have been removed before it was granted.
     pub(crate) fn end_leases(&self, digests: &[Digest], since: Duration) {
         let latest = since.saturating_add(self.grace);
         self.each(digests, |shard, digest| {
@@ -434,8 +434,8 @@ mod tests {
         assert_eq!(leases.expire(), 0, "memory was left behind");
     }
 
-    /// Guards: a reference does not end the lease of a manifest, because that protects its place in a repository. Once it
-    /// has expired, the next lease of the digest is an ordinary one.
+    /// Guards: a reference does not end the lease of a manifest, because that protects its place in a repository. Once
+    /// it has expired, the next lease of the digest is an ordinary one.
     #[test]
     fn a_reference_does_not_end_the_lease_of_a_manifest() {
         let (clock, leases) = leases(Duration::from_mins(1));

@@ -39,6 +39,9 @@ pub const COMMANDS: &[Job] = &[
     },
 ];
 
+/// Held while `collect` runs: the server rejects a second one that is asked for something else.
+static COLLECT: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
 /// What the runs of a command did together.
 #[derive(Debug, Default)]
 pub struct Done {
@@ -57,8 +60,10 @@ pub fn repeat(world: &World, actor: usize, job: &Job, done: &Done) {
     let mut next = job.each;
     while world.wait_for(next) {
         next = world.events() + job.each;
+        let alone = (job.arguments[0] == "collect").then(|| COLLECT.lock());
         let sent = Instant::now();
         let found = run(world, job.arguments);
+        drop(alone);
         world.history.add(
             actor,
             Event {

@@ -1,9 +1,9 @@
 //! Measures how much collection and compaction slow down pushes and pulls.
 //!
-//! `cargo run --release -p tonnage-benches --bin latency -- DIR [PAIRS]` opens two new stores in `DIR`, of which only one
-//! collects and compacts. It first measures how many operations saturate one, half pushes and half pulls of 4 KiB. Then
-//! it sends half as many, at fixed times, in pairs of windows, to each store in turn. Before each window it pushes small
-//! blobs that no manifest lists, whose grace ends in the window, and waits for a checkpoint. It prints the 99th
+//! `cargo run --release -p tonnage-benches --bin latency -- DIR [PAIRS]` opens two new stores in `DIR`, of which only
+//! one collects and compacts. It first measures how many operations saturate one, half pushes and half pulls of 4 KiB.
+//! Then it sends half as many, at fixed times, in pairs of windows, to each store in turn. Before each window it pushes
+//! small blobs that no manifest lists, whose grace ends in the window, and waits for a checkpoint. It prints the 99th
 //! percentiles of each window, counted from the time at which an operation was due, and the median of the ratios.
 
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! Collection: what happens to a digest that nothing may reference any more, and to a manifest that nothing may keep.
 //!
-//! Owns: the rules for blobs ([`rules`]) and for manifests ([`manifests`]), how long grace lasts ([`grace`]), and what a
-//! deletion would make garbage ([`trial`]). Refuses: carrying the rules out (`store::collection`, `store::untagged`), and
-//! queueing removals (`commit`).
+//! Owns: the rules for blobs ([`rules`]) and for manifests ([`manifests`]), how long grace lasts ([`grace`]), and what
+//! a deletion would make garbage ([`trial`]). Refuses: carrying the rules out (`store::collection`, `store::untagged`),
+//! and queueing removals (`commit`).
 //!
 //! Invariant of the rows: a stored blob that nothing references is a suspect. A commit that takes a reference away, or
 //! stores or links a blob, makes its digest a suspect; a commit that references it clears that. So collection reads

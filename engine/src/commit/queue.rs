@@ -3,8 +3,9 @@
 //! Owns: [`Inner`], what is queued and in flight with the states after it, and [`Writing`], the lock held to add to it.
 //! Refuses: checking preconditions and publishing (`sequencer`).
 //!
-//! Transactions are queued by the frame that will carry them. Only the ends of frames become states that readers see, so
-//! within a frame `head` changes in place: nodes of its rows are copied once for each frame, not for each transaction.
+//! Transactions are queued by the frame that will carry them. Only the ends of frames become states that readers see,
+//! so within a frame `head` changes in place: nodes of its rows are copied once for each frame, not for each
+//! transaction.
 //!
 //! Invariants: LSNs in flight < LSNs queued <= `head.lsn`. Each frame but the last of the queue has the state after it;
 //! after the last that is `head`. At most one frame is in flight.

@@ -363,8 +363,9 @@ fn a_failed_frame_fails_the_queue() {
     assert!(within(&rig.view(), |of| of.is_linked(&digest(b"kept"))));
 }
 
-/// Guards: a manifest pushed again changes only its tags, and since when it is untagged: with tens of thousands of edges,
-/// rewriting them would cost megabytes of journal and delay other commits. A manifest whose entry differs is written.
+/// Guards: a manifest pushed again changes only its tags, and since when it is untagged: with tens of thousands of
+/// edges, rewriting them would cost megabytes of journal and delay other commits. A manifest whose entry differs is
+/// written.
 #[test]
 fn a_manifest_pushed_again_writes_no_entry() {
     let mut rig = Rig::new();

@@ -3,9 +3,10 @@
 //! Owns: [`Compaction`] and [`compact_fully`], the task that repeats it, and its pace. Refuses: choosing segments
 //! (`compaction`), queueing moves (`commit::moves`) and unlinking (`store::reclaim`).
 //!
-//! Invariants: one compaction runs at a time; the task's gives way to that of an operator. A record is checked as it is read, and copied with its checksums; one
-//! that is damaged stays where it is, and so does its segment. A copy is durable before the transaction that places it.
-//! So a stop at any point loses nothing, and the next run continues with the blobs that are still in the segment.
+//! Invariants: one compaction runs at a time; the task's gives way to that of an operator. A record is checked as it is
+//! read, and copied with its checksums; one that is damaged stays where it is, and so does its segment. A copy is
+//! durable before the transaction that places it. So a stop at any point loses nothing, and the next run continues with
+//! the blobs that are still in the segment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -327,9 +328,15 @@ impl Memory {
             let known = self.stuck.insert(candidate.id, (left.live_blobs, now));
             report.left = 1;
             if known.is_none_or(|(live, _)| live != left.live_blobs) {
-                let why = run.left_because.take();
-                let why = why.unwrap_or_else(|| "blobs in it are damaged".to_owned());
-                tracing::error!(segment = %candidate.id, blobs = left.live_blobs, %why, "a segment could not be compacted, and its dead bytes stay; push the content again that `tonnage scrub` reports as damaged; compaction tries again every hour");
+                let (segment, blobs) = (candidate.id, left.live_blobs);
+                match run.left_because.take() {
+                    Some(why) => {
+                        tracing::error!(%segment, blobs, %why, "a segment could not be compacted, and its dead bytes stay; check the drive");
+                    }
+                    None => {
+                        tracing::error!(%segment, blobs, "a segment could not be compacted, and its dead bytes stay, because blobs in it are damaged; push the content again that `tonnage scrub` reports; compaction tries again every hour");
+                    }
+                }
             }
         } else {
             self.stuck.remove(&candidate.id);

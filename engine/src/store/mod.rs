@@ -96,6 +96,7 @@ struct Inner {
     compaction: compaction::Compaction,
     /// Notified when something was deleted and is to be purged.
     deleted: Arc<Notify>,
+    purge: purge::Purge,
     /// True once the store closes: background tasks end.
     closing: watch::Sender<bool>,
     journal: Mutex<Option<JournalTask>>,
@@ -210,8 +211,8 @@ impl Store {
         Ok(())
     }
 
-    /// Protects a manifest from collection for the grace period, whatever keeps it: called before an answer promises it,
-    /// where [`crate::Repository::manifest_needs_lease`]. Then look it up again: it may be gone.
+    /// Protects a manifest from collection for the grace period, whatever keeps it: called before an answer promises
+    /// it, where [`crate::Repository::manifest_needs_lease`]. Then look it up again: it may be gone.
     pub async fn lease_manifest(&self, digest: &Digest) -> Result<()> {
         self.inner.leases.grant_manifest(*digest).await
     }

@@ -16,6 +16,7 @@ use super::close::JournalTask;
 use super::closed;
 use super::collection::Collection;
 use super::compaction::Compaction;
+use super::purge::Purge;
 use super::{Inner, Store};
 use crate::catalog::View;
 use crate::commit::{Sequencer, ShutdownSignals, run_journal};
@@ -233,14 +234,10 @@ async fn assemble(
         file_bytes: options.journal_file_bytes,
     };
     let journal = begin_journal(&env, spec, &plan, options.reserve_bytes).await?;
-    let position = journal.position();
-    let sequencer = Arc::new(Sequencer::new(
-        recovered.state,
-        position,
-        plan.first_lsn,
-        Arc::clone(&env.clock),
-        Arc::clone(&poison),
-    ));
+    let (position, clock) = (journal.position(), Arc::clone(&env.clock));
+    let (first, poisoned) = (plan.first_lsn, Arc::clone(&poison));
+    let sequencer = Sequencer::new(recovered.state, position, first, clock, poisoned);
+    let sequencer = Arc::new(sequencer);
     stored.sequencer.get_or_init(|| Arc::clone(&sequencer));
     let journal_task = start_journal(&env, &sequencer, journal, &poison, &lock);
     let last = plan.previous.map_or(position, |previous| previous.end);
@@ -260,6 +257,7 @@ async fn assemble(
         segments,
         uploads,
         deleted: Arc::default(),
+        purge: Purge::default(),
         closing: watch::Sender::new(false),
         journal: Mutex::new(Some(journal_task)),
         lock,

@@ -9,7 +9,8 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::FutureExt as _;
+use futures_util::future::{select, try_join_all};
 use tokio::sync::watch;
 
 use super::Inner;
@@ -19,7 +20,7 @@ use crate::catalog::repository_purge::RepositoryPurge;
 use crate::commit::ManifestPurgeStep;
 use crate::error::{Error, Result};
 use crate::format::transaction::Operation;
-use crate::sync::Notify;
+use crate::sync::{Mutex, Notify};
 use crate::table::resident_off_worker;
 
 /// Pause after a failed step (mostly a full disk) before the next attempt.
@@ -32,7 +33,9 @@ pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watc
     let mut purge = None;
     loop {
         let Some(inner) = store.upgrade() else { return };
-        match step(&inner, &mut purge).await {
+        let ended = step(&inner, &mut purge).await;
+        inner.purge.note(ended.as_ref().err());
+        match ended {
             Ok(true) => {}
             Ok(false) => {
                 drop(inner);
@@ -53,23 +56,44 @@ pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watc
     }
 }
 
+/// How the last step ended.
+#[derive(Debug, Default)]
+pub(super) struct Purge {
+    failure: Mutex<Option<Error>>,
+    failed: Notify,
+}
+
+impl Purge {
+    fn note(&self, failure: Option<&Error>) {
+        *self.failure.lock() = failure.cloned();
+        if failure.is_some() {
+            self.failed.notify_waiters();
+        }
+    }
+}
+
 /// Waits until no rows of deleted repositories and manifests are left.
 ///
 /// # Errors
-/// [`Error::Closed`] if the store closes first.
+/// That of a step that failed, although it is tried again. [`Error::Closed`] if the store closes first.
 pub(super) async fn finished(inner: &Inner) -> Result<()> {
     let mut closing = inner.closing.subscribe();
     loop {
-        inner.poison.check()?;
         // Enabled before the state is read, so that no step is missed.
         let mut published = pin!(inner.sequencer.published.notified());
         published.as_mut().enable();
+        let mut failed = pin!(inner.purge.failed.notified());
+        failed.as_mut().enable();
+        if let Some(error) = &*inner.purge.failure.lock() {
+            return Err(error.clone());
+        }
         let view = View::new(inner.sequencer.durable());
         let deleted = view.read(View::next_deleted).await?.is_some();
         if !deleted && view.read(View::next_retired).await?.is_none() {
             return Ok(());
         }
-        if !or_closing(published, &mut closing).await {
+        let ended = select(published, failed).map(|_which| ());
+        if !or_closing(ended, &mut closing).await {
             return Err(Error::Closed);
         }
     }

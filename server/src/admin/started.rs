@@ -3,8 +3,8 @@
 //! Owns: [`StartedJobs`]: which job of a kind runs for a request, and the results of the last ones; [`StartedJob`] and
 //! [`JobState`], the answers about them. Refuses: the work.
 //!
-//! Invariants: one job of a kind runs at a time. A result is kept before its job ends, so a job that is no longer listed
-//! has one. Memory is bounded, and the requests of one kind never displace the results of another. A request is
+//! Invariants: one job of a kind runs at a time. A result is kept before its job ends, so a job that is no longer
+//! listed has one. Memory is bounded, and the requests of one kind never displace the results of another. A request is
 //! forgotten when its job ends, because it may contain a secret.
 
 use std::fmt;
@@ -261,8 +261,8 @@ mod tests {
         }
     }
 
-    /// Guards: while a job runs, a request for the same joins it, and one for something else is refused with its number.
-    /// What it did so far can be seen. After its end there is its result, and another one may start.
+    /// Guards: while a job runs, a request for the same joins it, and one for something else is refused with its
+    /// number. What it did so far can be seen. After its end there is its result, and another one may start.
     #[tokio::test]
     async fn one_job_of_a_kind_runs() {
         let directory = tempfile::tempdir().unwrap();

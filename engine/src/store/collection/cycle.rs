@@ -71,8 +71,8 @@ pub(in crate::store) async fn collect(
     request: CollectionRequest,
 ) -> Result<CollectionReport> {
     let CollectionRequest { dry_run, full, .. } = request;
-    if request.was_closed && !dry_run {
-        // This open ends with the cycle, and what is left of deletions holds blobs.
+    if request.was_closed {
+        // This open ends with the cycle, and what is left of deletions holds blobs, also for a dry run.
         job.unless_stopped(purge::finished(inner)).await??;
     }
     let cycle = job.unless_stopped(Cycle::begin(inner, request, false));
@@ -81,6 +81,15 @@ pub(in crate::store) async fn collect(
     cycle.settle_suspects(job).await?;
     // The next cycle need not wait for compaction.
     let mut report = cycle.end().await?;
+    if full && !dry_run {
+        let (manifests, blobs, bytes) = (report.manifests, report.blobs, report.bytes);
+        tracing::info!(
+            manifests,
+            blobs,
+            bytes,
+            "garbage was collected; compaction follows"
+        );
+    }
     report.compaction = match (full, dry_run) {
         (false, _) => CompactionReport::default(),
         (true, true) => compaction::preview(inner).await?,
