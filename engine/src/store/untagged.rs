@@ -143,7 +143,7 @@ impl<'a> ManifestPass<'a> {
                 job.progress(1);
                 self.report.suspects += 1;
                 let stays = policy.filter(|_| kind == SuspectKind::Untagged);
-                if !self.is_due(&suspect, stays) {
+                if !self.is_time_over(&suspect, stays) {
                     self.report.in_grace += 1;
                     continue;
                 }
@@ -159,15 +159,15 @@ impl<'a> ManifestPass<'a> {
     }
 
     /// Returns whether a suspect's time is over, before anything of it is looked up. `stays_ms` is the policy's time.
-    fn is_due(&mut self, suspect: &Suspect, stays_ms: Option<u64>) -> bool {
+    fn is_time_over(&mut self, suspect: &Suspect, stays_ms: Option<u64>) -> bool {
         let in_grace = is_in_grace(suspect, self.due);
-        if in_grace {
-            self.next.oldest = self.next.oldest.min(suspect.lsn);
-        }
         let until = suspect.unix_ms.saturating_add(stays_ms.unwrap_or(0));
         let stays = stays_ms.is_some() && until > self.now_unix_ms;
         if stays {
+            // The cycle of that time notes its grace.
             self.next.unix_ms = self.next.unix_ms.min(until);
+        } else if in_grace {
+            self.next.oldest = self.next.oldest.min(suspect.lsn);
         }
         !in_grace && !stays
     }
