@@ -82,7 +82,7 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
             referrers,
         } => manifest_suspects::follow_subject(draft, *repository, subject, referrers, within)?,
         Operation::SuspectManifest { repository, digest } => {
-            manifest_suspects::was_put(draft, *repository, digest, within)?;
+            manifest_suspects::was_put_again(draft, *repository, digest, within)?;
         }
         Operation::ForgetRepository { id } => {
             draft.delete(keys::deleted(*id));
@@ -227,10 +227,7 @@ fn put_manifest(
         manifest_suspects::got_keeper(draft, repository, child)?;
     }
     if let Some(subject) = &entry.subject {
-        draft.put(
-            keys::referrer(repository, subject, &entry.digest),
-            Bytes::new(),
-        );
+        manifest_suspects::put_referrer(draft, repository, (subject, &entry.digest), within)?;
     }
     manifest_suspects::was_put(draft, repository, &entry.digest, within)
 }

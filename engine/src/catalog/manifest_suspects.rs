@@ -5,8 +5,9 @@
 //! A manifest of a repository is a suspect once an operation took away what may have kept it: a tag, a parent, its
 //! subject, or because it was put without a tag. The operation does not look for other keepers. A suspect is
 //! *untagged*, or a *follower*: its subject was a manifest of the repository and was deleted. Only a push of the same
-//! manifest, or the return of its subject, ends that. Repositories without a policy keep untagged manifests; followers
-//! go everywhere.
+//! manifest, or the return of its subject, ends that. A push after the deletion makes no
+//! follower, although a large subject is purged later. Repositories without a policy keep untagged manifests; followers
+//! are removed everywhere.
 //!
 //! Invariants: a suspect has one of the two rows. A manifest without a tag, a parent and a present subject is a
 //! suspect, unless rows of its retired parent or subject remain. Repositories that were deleted get no new row.
@@ -74,6 +75,44 @@ pub(super) fn was_put(
     Ok(())
 }
 
+/// Does the same for a manifest that was put before.
+pub(super) fn was_put_again(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    within: &Transaction,
+) -> Result<()> {
+    if draft.changes.retired > 0 {
+        let key = keys::manifest(repository, digest);
+        if let Some(value) = draft.get(&key)? {
+            let entry = row(&key, keys::decode_manifest(*digest, &value))?;
+            if let Some(subject) = &entry.subject {
+                put_referrer(draft, repository, (subject, digest), within)?;
+            }
+        }
+    }
+    was_put(draft, repository, digest, within)
+}
+
+/// Enters a manifest among the referrers of its subject. While rows of the deleted subject remain, the row has the
+/// transaction of the push, so that the purge of the subject passes over it.
+pub(super) fn put_referrer(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    (subject, referrer): (&Digest, &Digest),
+    within: &Transaction,
+) -> Result<()> {
+    let is_marked =
+        draft.changes.retired > 0 && draft.get(&keys::retired(repository, subject))?.is_some();
+    let pushed = if is_marked {
+        keys::encode_lsn(within.lsn)
+    } else {
+        Bytes::new()
+    };
+    draft.put(keys::referrer(repository, subject, referrer), pushed);
+    Ok(())
+}
+
 /// Makes a manifest a suspect because it lost a tag or a parent. Does nothing if the repository has no such manifest.
 pub(super) fn lost_keeper(
     draft: &mut Draft<'_>,
@@ -81,7 +120,7 @@ pub(super) fn lost_keeper(
     digest: &Digest,
     within: &Transaction,
 ) -> Result<()> {
-    if draft.get(&keys::manifest(repository, digest))?.is_none() || !exists(draft, repository)? {
+    if !exists(draft, repository)? || draft.get(&keys::manifest(repository, digest))?.is_none() {
         return Ok(());
     }
     let follower = keys::follower(repository, digest);

@@ -197,6 +197,11 @@ impl<'a> Repository<'a> {
         Ok(false)
     }
 
+    /// Returns whether rows of a deleted manifest with this digest may remain.
+    pub(crate) fn has_mark(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.view.retired_at(self.id, digest)?.is_some())
+    }
+
     /// Returns whether a manifest follows a subject that was deleted.
     pub(crate) fn is_follower(&self, digest: &Digest) -> Result<bool> {
         self.has(&keys::follower(self.id, digest))
@@ -207,7 +212,8 @@ impl<'a> Repository<'a> {
     pub fn manifest_needs_lease(&self, digest: &Digest, keeps: bool) -> Result<bool> {
         let is_suspect =
             self.is_follower(digest)? || !keeps && self.has(&keys::untagged(self.id, digest))?;
-        Ok(is_suspect && !self.has_live_tag(digest)?)
+        // The tags of a manifest that was deleted and put again may be very many that no longer count.
+        Ok(is_suspect && (self.has_mark(digest)? || !self.has_live_tag(digest)?))
     }
 
     /// Returns whether a manifest is here.

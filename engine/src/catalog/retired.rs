@@ -96,7 +96,7 @@ impl ManifestPurge {
         }
         if self.part == Part::Referrers {
             let operations = self.referrers(view)?;
-            if !operations.is_empty() {
+            if !operations.is_empty() || self.part == Part::Referrers {
                 return Ok((operations, false));
             }
         }
@@ -143,13 +143,17 @@ impl ManifestPurge {
         let (repository, subject) = (self.repository, self.digest);
         let prefix = keys::referrers(repository, &subject);
         let rows = view.state().scan_prefix(&prefix, self.after.as_deref());
-        let mut referrers = Vec::new();
+        let (mut referrers, mut looked_at) = (Vec::new(), 0);
         for found in rows.take(EDGES_AT_ONCE) {
-            let (key, _) = found?;
-            referrers.push(row(&key, keys::digest_after(&key, &prefix))?);
+            let (key, value) = found?;
+            looked_at += 1;
+            // Those pushed after the deletion follow nothing.
+            if value.is_empty() || row(&key, keys::decode_lsn(&value))? < self.lsn {
+                referrers.push(row(&key, keys::digest_after(&key, &prefix))?);
+            }
             self.after = Some(key);
         }
-        if referrers.len() < EDGES_AT_ONCE {
+        if looked_at < EDGES_AT_ONCE {
             (self.part, self.after) = (Part::Edges, None);
         }
         if referrers.is_empty() {

@@ -34,8 +34,8 @@ pub(crate) struct Terms {
 /// What happens to a suspect among the manifests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ManifestVerdict {
-    /// Nothing: it is no suspect of a repository that exists, or it is not known whether something keeps it, or it stays
-    /// a follower while a tag or a parent keeps it.
+    /// Nothing: it is no suspect of a repository that exists, or it is not known whether something keeps it or when it
+    /// lost a keeper, or it stays a follower while a tag or a parent keeps it.
     Stays,
     /// It is cleared: something keeps it.
     Clear,
@@ -68,7 +68,7 @@ pub(crate) fn judge_manifest(
             return Ok(ManifestVerdict::Stays);
         }
         Found::Kept => return Ok(ManifestVerdict::Clear),
-        Found::TooMany => return Ok(ManifestVerdict::Stays),
+        Found::Unknown => return Ok(ManifestVerdict::Stays),
     };
     let (mut unknown, mut in_grace) = (Vec::new(), false);
     for member in &dead {
@@ -93,7 +93,7 @@ pub(crate) fn judge_manifest(
 
 enum Found {
     Kept,
-    TooMany,
+    Unknown,
     Dead(Vec<Digest>),
 }
 
@@ -102,9 +102,12 @@ fn search(of: Repository<'_>, digest: &Digest, terms: Terms) -> Result<Found> {
     let mut dead: Vec<Digest> = Vec::new();
     let mut seen = BTreeSet::from([*digest]);
     let mut next = vec![*digest];
-    let mut too_many = false;
+    let mut is_unknown = false;
     while let Some(digest) = next.pop() {
-        if of.has_live_tag(&digest)? {
+        if of.has_mark(&digest)? {
+            // It was put again, and the purge of its old tags, which may be very many, is not over.
+            is_unknown = true;
+        } else if of.has_live_tag(&digest)? {
             return Ok(Found::Kept);
         }
         if terms.untagged_until.is_none() && !of.is_follower(&digest)? {
@@ -113,23 +116,27 @@ fn search(of: Repository<'_>, digest: &Digest, terms: Terms) -> Result<Found> {
         dead.push(digest);
         let parents = of.parents(&digest).take(VISITED_MAX + 1);
         let mut keepers = parents.collect::<Result<Vec<_>>>()?;
-        too_many |= keepers.len() > VISITED_MAX;
+        is_unknown |= keepers.len() > VISITED_MAX;
         keepers.extend(of.manifest(&digest)?.and_then(|entry| entry.subject));
         for keeper in keepers {
-            // Edges of a retired manifest are no manifest.
-            if seen.contains(&keeper) || !of.has_manifest(&keeper)? {
+            if seen.contains(&keeper) {
+                continue;
+            }
+            if !of.has_manifest(&keeper)? {
+                // The purge of a retired keeper begins the time of what it kept anew.
+                is_unknown |= of.has_mark(&keeper)?;
                 continue;
             }
             if seen.len() < VISITED_MAX {
                 seen.insert(keeper);
                 next.push(keeper);
             } else {
-                too_many = true;
+                is_unknown = true;
             }
         }
     }
-    Ok(if too_many {
-        Found::TooMany
+    Ok(if is_unknown {
+        Found::Unknown
     } else {
         Found::Dead(dead)
     })
@@ -273,6 +280,36 @@ mod tests {
             rig.tag(members[length / 2]);
             assert_eq!(rig.judge(&members[length / 2 + 1]), ManifestVerdict::Clear);
         }
+    }
+
+    /// Guards: a child stays while edges of a retired parent remain, because their removal begins its time anew. So does a
+    /// manifest that was put again while its own old tags remain.
+    #[test]
+    fn a_child_of_a_retired_parent_stays_until_the_purge() {
+        let (child, parent, repository) = (digest(0), digest(1), HERE);
+        let mut rig = Rig::new();
+        rig.put(child, vec![]);
+        rig.put(parent, vec![child]);
+        rig.suspect(child);
+        let retire = |digest| Operation::RetireManifest { repository, digest };
+        rig.apply(vec![retire(parent)]);
+        assert_eq!(rig.judge(&child), ManifestVerdict::Stays);
+        let (digest, children) = (parent, vec![child]);
+        rig.apply(vec![
+            Operation::DropEdges {
+                repository,
+                digest,
+                children,
+            },
+            Operation::ForgetManifest { repository, digest },
+        ]);
+        assert_eq!(rig.judge(&child), ManifestVerdict::Remove(vec![child]));
+        rig.apply(vec![retire(child)]);
+        rig.put(child, vec![]);
+        assert_eq!(rig.judge(&child), ManifestVerdict::Stays);
+        let digest = child;
+        rig.apply(vec![Operation::ForgetManifest { repository, digest }]);
+        assert_eq!(rig.judge(&child), ManifestVerdict::Remove(vec![child]));
     }
 
     /// Guards: the rows of a deleted repository are left to its purge: no operation of collection adds to them.

@@ -218,7 +218,10 @@ impl Resolver<'_> {
         self.entered.insert(entry.digest);
         if self.is_entered_already(entry)? {
             let (repository, digest) = (self.repository, entry.digest);
-            if self.view.manifest_suspect(repository, &digest)?.is_some() {
+            let subject = entry.subject.as_ref();
+            let outlives_subject =
+                subject.map_or(Ok(false), |subject| self.here.has_mark(subject))?;
+            if outlives_subject || self.view.manifest_suspect(repository, &digest)?.is_some() {
                 // The answer promises it anew.
                 self.operations
                     .push(Operation::SuspectManifest { repository, digest });

@@ -418,6 +418,65 @@ fn a_manifest_pushed_again_writes_no_entry() {
     ));
 }
 
+/// Guards: the purge of a large manifest makes its referrers followers, also one that loses its tag meanwhile. It passes
+/// over those that were pushed, or pushed again, after the deletion, with a tag or without, also if it starts again.
+#[test]
+fn a_purge_passes_over_later_referrers() {
+    let mut rig = Rig::new();
+    let put = |rig: &mut Rig, name: &[u8], children: Vec<Digest>, tag: Option<&str>| {
+        let subject = (name != b"subject").then(|| digest(b"subject"));
+        let entry = ManifestEntry {
+            digest: digest(name),
+            size: 1,
+            children,
+            subject,
+            attributes: Bytes::new(),
+        };
+        let mut changes = vec![Change::PutManifest(entry)];
+        changes.extend(tag.map(|tag| Change::SetTag {
+            tag: tag.to_owned(),
+            digest: digest(name),
+        }));
+        let blob = rig.blob(name);
+        drop(rig.submit_staged(vec![], blob, changes).unwrap());
+        rig.write_frame();
+    };
+    let children = (0..2000_u32).map(|number| digest(&number.to_le_bytes()));
+    put(&mut rig, b"subject", children.collect(), None);
+    put(&mut rig, b"earlier", vec![], None);
+    put(&mut rig, b"untagged later", vec![], Some("a"));
+    put(&mut rig, b"again", vec![], None);
+    put(&mut rig, b"again, tagged", vec![], Some("b"));
+    let delete = Change::DeleteManifest(digest(b"subject"));
+    drop(rig.submit(vec![], vec![delete]).unwrap());
+    rig.write_frame();
+    let untag = Change::DeleteTag("a".into());
+    drop(rig.submit(vec![], vec![untag]).unwrap());
+    rig.write_frame();
+    put(&mut rig, b"again", vec![], None);
+    put(&mut rig, b"again, tagged", vec![], None);
+    put(&mut rig, b"later", vec![], None);
+    put(&mut rig, b"later, tagged", vec![], Some("c"));
+    for _starts in 0..2 {
+        let mut purge = rig.view().next_retired().unwrap().unwrap();
+        let step = rig.sequencer.purge_manifest(&mut purge).unwrap();
+        assert!(step.is_some_and(|step| step.waiting.is_some() && !step.last));
+        rig.write_frame();
+        let view = rig.view();
+        let follows = |name: &[u8]| within(&view, |of| of.is_follower(&digest(name)));
+        assert!(follows(b"earlier") && follows(b"untagged later"));
+        for name in [&b"again"[..], b"again, tagged", b"later", b"later, tagged"] {
+            assert!(!follows(name), "{}", String::from_utf8_lossy(name));
+        }
+    }
+    put(&mut rig, b"earlier", vec![], None);
+    let mut purge = rig.view().next_retired().unwrap().unwrap();
+    drop(rig.sequencer.purge_manifest(&mut purge).unwrap());
+    rig.write_frame();
+    let follows = within(&rig.view(), |of| of.is_follower(&digest(b"earlier")));
+    assert!(!follows, "a push ended it, and the purge started again");
+}
+
 /// Guards: prevalidated preconditions are not checked again while nothing is removed, and are checked again after a
 /// removal, even one that never became durable. So a large manifest neither delays other commits nor names what is
 /// gone.

@@ -27,6 +27,9 @@ const EXPIRY_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause after a failed checkpoint or merge (mostly a full disk) before the next attempt.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(10);
 
+/// Rows that a scan reads before other tasks run.
+pub(super) const ROWS_AT_ONCE: u64 = 256;
+
 /// Starts the tasks that end with the store.
 pub(super) fn start(inner: &Arc<Inner>) {
     let spawn = &inner.env.spawn;

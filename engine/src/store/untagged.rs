@@ -7,10 +7,11 @@
 //! condemned until it is durable or has failed. Untagged manifests of repositories that keep them are never read. The
 //! blobs of a removed manifest become suspects with its removal, and have their own grace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Inner;
+use super::background::{ROWS_AT_ONCE, yield_now};
 use super::collection::CollectionReport;
 use crate::catalog::{Repository, SuspectKind, View};
 use crate::collection::{Due, ManifestVerdict, Terms, is_in_grace, judge_manifest};
@@ -64,8 +65,6 @@ pub(super) struct ManifestPass<'a> {
     view: View,
     report: CollectionReport,
     next: NextManifest,
-    /// What a dry run has listed.
-    listed: BTreeSet<(RepositoryId, Digest)>,
     batch: Vec<(SuspectManifest, Vec<Digest>)>,
     /// Manifests and edges that the batch removes.
     rows: usize,
@@ -91,7 +90,6 @@ impl<'a> ManifestPass<'a> {
                 oldest,
                 unix_ms: u64::MAX,
             },
-            listed: BTreeSet::new(),
             batch: Vec::new(),
             rows: 0,
             names: BTreeMap::new(),
@@ -132,7 +130,6 @@ impl<'a> ManifestPass<'a> {
             if kind == SuspectKind::Untagged && policy.is_none() {
                 continue;
             }
-            self.names.insert(id, name);
             let terms = Terms {
                 due: self.due,
                 untagged_until: policy.map(|time| self.now_unix_ms.saturating_sub(time)),
@@ -142,8 +139,11 @@ impl<'a> ManifestPass<'a> {
                 job.checkpoint().await?;
                 job.progress(1);
                 self.report.suspects += 1;
+                if self.report.suspects.is_multiple_of(ROWS_AT_ONCE) {
+                    yield_now().await;
+                }
                 let stays = policy.filter(|_| kind == SuspectKind::Untagged);
-                if !self.is_due(&suspect, stays) {
+                if !self.is_time_over(&suspect, stays) {
                     self.report.in_grace += 1;
                     continue;
                 }
@@ -152,27 +152,27 @@ impl<'a> ManifestPass<'a> {
                     digest,
                     terms,
                 };
-                self.judge(suspect).await?;
+                self.judge(suspect, &name).await?;
             }
         }
         Ok(())
     }
 
     /// Returns whether a suspect's time is over, before anything of it is looked up. `stays_ms` is the policy's time.
-    fn is_due(&mut self, suspect: &Suspect, stays_ms: Option<u64>) -> bool {
+    fn is_time_over(&mut self, suspect: &Suspect, stays_ms: Option<u64>) -> bool {
         let in_grace = is_in_grace(suspect, self.due);
-        if in_grace {
-            self.next.oldest = self.next.oldest.min(suspect.lsn);
-        }
         let until = suspect.unix_ms.saturating_add(stays_ms.unwrap_or(0));
         let stays = stays_ms.is_some() && until > self.now_unix_ms;
         if stays {
+            // The cycle of that time notes its grace.
             self.next.unix_ms = self.next.unix_ms.min(until);
+        } else if in_grace {
+            self.next.oldest = self.next.oldest.min(suspect.lsn);
         }
         !in_grace && !stays
     }
 
-    async fn judge(&mut self, suspect: SuspectManifest) -> Result<()> {
+    async fn judge(&mut self, suspect: SuspectManifest, name: &str) -> Result<()> {
         let SuspectManifest {
             repository,
             digest,
@@ -193,12 +193,14 @@ impl<'a> ManifestPass<'a> {
             ManifestVerdict::Remove(dead) => dead,
         };
         if self.dry_run {
-            self.preview(repository, dead);
+            self.preview(name, digest, &dead);
             return Ok(());
         }
         for digest in &dead {
             self.rows += self.read_ahead(repository, digest).await?;
         }
+        let known = self.names.entry(repository);
+        known.or_insert_with(|| name.to_owned());
         self.batch.push((suspect, dead));
         if self.batch.len() >= BATCH || self.rows >= ROWS {
             self.settle().await?;
@@ -221,22 +223,22 @@ impl<'a> ManifestPass<'a> {
         self.view.read(read).await
     }
 
-    fn preview(&mut self, repository: RepositoryId, dead: Vec<Digest>) {
+    /// Reports what a run would do with a suspect. Those that are dead with it are suspects, too, and looked at.
+    fn preview(&mut self, name: &str, digest: Digest, dead: &[Digest]) {
+        if dead.is_empty() {
+            return;
+        }
         if dead.iter().any(|digest| self.inner.leases.holds(digest)) {
             self.report.leased += 1;
             return;
         }
-        for digest in dead {
-            if self.listed.insert((repository, digest)) {
-                self.add(repository, digest);
-            }
-        }
+        self.add(name, digest);
     }
 
-    fn add(&mut self, repository: RepositoryId, digest: Digest) {
+    fn add(&mut self, name: &str, digest: Digest) {
         self.report.manifests += 1;
         if self.report.listed_manifests.len() < self.list_max {
-            let repository = self.names.get(&repository).cloned().unwrap_or_default();
+            let repository = name.to_owned();
             let listed = CollectedManifest { repository, digest };
             self.report.listed_manifests.push(listed);
         }
@@ -251,6 +253,7 @@ impl<'a> ManifestPass<'a> {
         // Before they are condemned, because checks of what is condemned wait.
         inner.checkpoints.wait_for_room(inner).await;
         self.rows = 0;
+        let names = std::mem::take(&mut self.names);
         let mut condemned = BTreeMap::new();
         let mut suspects = Vec::new();
         for (suspect, dead) in std::mem::take(&mut self.batch) {
@@ -281,7 +284,8 @@ impl<'a> ManifestPass<'a> {
         }
         self.report.cleared += cleared;
         for (repository, digest) in removed {
-            self.add(repository, digest);
+            let name = names.get(&repository).map_or("", String::as_str);
+            self.add(name, digest);
         }
         inner.checkpoints.start_if_due(inner);
         Ok(())

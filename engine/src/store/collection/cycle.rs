@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::jobs::Job;
 use crate::store::Inner;
-use crate::store::background::{or_closing, yield_now};
+use crate::store::background::{ROWS_AT_ONCE, or_closing, yield_now};
 use crate::store::compaction::{self, CompactionReport};
 use crate::store::purge;
 use crate::store::reclaim::reclaim;
@@ -173,6 +173,9 @@ impl<'a> Cycle<'a> {
             job.checkpoint().await?;
             job.progress(1);
             self.report.suspects += 1;
+            if self.report.suspects.is_multiple_of(ROWS_AT_ONCE) {
+                yield_now().await;
+            }
             // Before anything of it is looked up.
             if is_in_grace(&suspect, self.due) {
                 self.report.in_grace += 1;
