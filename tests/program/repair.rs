@@ -91,8 +91,8 @@ fn repair_heals_from_another_registry() {
     assert_eq!(json(&data, &["fsck", "--deep"]).0, 0);
 }
 
-/// Guards: a wrong address, a password that is missing, and a file without certificates, or with too many, are errors of
-/// usage.
+/// Guards: a wrong address, a password that is missing, and a file without certificates, or with too many, are errors
+/// of usage.
 #[test]
 fn wrong_options_of_repair_are_explained() {
     let directory = tempfile::tempdir().unwrap();

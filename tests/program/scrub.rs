@@ -81,8 +81,8 @@ fn scrub_finds_damage_and_names_what_needs_it() {
     );
 }
 
-/// Guards: a segment with a damaged header, and one that compaction leaves, is named once in the log, however often scrub
-/// and compaction meet it. Its blobs are served, and none counts as damaged.
+/// Guards: a segment with a damaged header, and one that compaction leaves, is named once in the log, however often
+/// scrub and compaction meet it. Its blobs are served, and none counts as damaged.
 #[test]
 fn a_segment_that_cannot_be_compacted_is_logged_once() {
     let directory = tempfile::tempdir().unwrap();

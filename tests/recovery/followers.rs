@@ -119,8 +119,8 @@ fn circles_go_at_once() {
     }
 }
 
-/// Guards: a manifest with more edges than one transaction removes goes as a whole, with the referrers that are dead with
-/// it. If a client deletes it, its referrers follow.
+/// Guards: a manifest with more edges than one transaction removes goes as a whole, with the referrers that are dead
+/// with it. If a client deletes it, its referrers follow.
 #[test]
 fn large_manifests_go() {
     on_a_store(&options(), async |machine, store| {

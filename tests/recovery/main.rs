@@ -4,8 +4,8 @@
 //! might have then, opens each, and stops that open too. `dropped_calls` drops calls before they complete. `resume`
 //! continues uploads after a stop. In `faults` the disk fails, in `damage` and `flips` a closed store was changed, in
 //! `rebuild` its caches are deleted. `collection` removes what nothing references, `untagged` and `followers` manifests
-//! that nothing keeps. `repositories` deletes repositories. `uploads` has idle uploads and shortages, `watermark` a disk
-//! that is nearly full.
+//! that nothing keeps. `repositories` deletes repositories. `uploads` has idle uploads and shortages, `watermark` a
+//! disk that is nearly full.
 
 mod check;
 mod collection;

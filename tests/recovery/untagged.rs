@@ -230,8 +230,8 @@ fn a_lease_keeps_a_manifest() {
     });
 }
 
-/// Guards: a push that lists a manifest in another repository keeps its bytes, and does not end the lease that keeps it in
-/// its own.
+/// Guards: a push that lists a manifest in another repository keeps its bytes, and does not end the lease that keeps it
+/// in its own.
 #[test]
 fn a_push_elsewhere_does_not_end_a_lease() {
     on_a_store(&options(), async |machine, store| {
@@ -316,8 +316,8 @@ fn the_store_does_it_by_itself() {
     });
 }
 
-/// Guards: DURABILITY.md, "Remove a manifest that nothing keeps": after a stop anywhere, a circle of manifests is there or
-/// gone as a whole, and what is tagged is there.
+/// Guards: DURABILITY.md, "Remove a manifest that nothing keeps": after a stop anywhere, a circle of manifests is there
+/// or gone as a whole, and what is tagged is there.
 #[test]
 fn a_stop_in_a_removal_loses_nothing() {
     let scene = async |machine: &Machine, begun: &dyn Fn()| {

@@ -59,6 +59,8 @@ const SERVER: [&str; 14] = [
     "frontends",
     "server",
 ];
+/// Most columns of a comment, which `rustfmt` does not break.
+const COLUMNS_MAX: usize = 120;
 /// The maximum number of lines of a file.
 const LINES_MAX: usize = 800;
 /// Names that say nothing about a file's content.
@@ -253,7 +255,8 @@ fn cycles_of_imports_are_found() {
     ));
 }
 
-/// Guards: every file begins with its purpose, has at most 800 lines, and a name that says what it contains.
+/// Guards: every file begins with its purpose, has at most 800 lines and no wide comment, and a name that says what it
+/// contains.
 #[test]
 fn files_open_with_their_purpose_and_stay_short() {
     let files = all();
@@ -269,6 +272,10 @@ fn files_open_with_their_purpose_and_stay_short() {
             "{} has more than {LINES_MAX} lines",
             path.display()
         );
+        let is_wide =
+            |line: &&str| line.trim_start().starts_with("//") && line.chars().count() > COLUMNS_MAX;
+        let wide = text.lines().find(is_wide);
+        assert_eq!(wide, None, "{} has a wide comment", path.display());
         let name = path.file_stem().unwrap().to_string_lossy();
         assert!(
             !NAMELESS.contains(&&*name),

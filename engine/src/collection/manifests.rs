@@ -4,9 +4,9 @@
 //! blob. Refuses: leases and pins; and which repository has which policy.
 //!
 //! A manifest is kept by a tag, by a kept manifest of the repository that lists it, and by a subject that is a kept
-//! manifest of the repository. Without a policy an untagged manifest is kept, too, unless it is a follower. Such keepers
-//! can form a circle: an index lists a manifest that is also its subject. So the search goes up through all keepers. If
-//! it reaches nothing that keeps itself, all that it visited is dead together.
+//! manifest of the repository. Without a policy an untagged manifest is kept, too, unless it is a follower. Such
+//! keepers can form a circle: an index lists a manifest that is also its subject. So the search goes up through all
+//! keepers. If it reaches nothing that keeps itself, all that it visited is dead together.
 //!
 //! Invariant: what is removed was a suspect for its grace, as were all that might have kept it. So a client was
 //! promised none of it, or took a lease.
@@ -282,8 +282,8 @@ mod tests {
         }
     }
 
-    /// Guards: a child stays while edges of a retired parent remain, because their removal begins its time anew. So does a
-    /// manifest that was put again while its own old tags remain.
+    /// Guards: a child stays while edges of a retired parent remain, because their removal begins its time anew. So
+    /// does a manifest that was put again while its own old tags remain.
     #[test]
     fn a_child_of_a_retired_parent_stays_until_the_purge() {
         let (child, parent, repository) = (digest(0), digest(1), HERE);

@@ -418,8 +418,9 @@ fn a_manifest_pushed_again_writes_no_entry() {
     ));
 }
 
-/// Guards: the purge of a large manifest makes its referrers followers, also one that loses its tag meanwhile. It passes
-/// over those that were pushed, or pushed again, after the deletion, with a tag or without, also if it starts again.
+/// Guards: the purge of a large manifest makes its referrers followers, also one that loses its tag meanwhile. It
+/// passes over those that were pushed, or pushed again, after the deletion, with a tag or without, also if it starts
+/// again.
 #[test]
 fn a_purge_passes_over_later_referrers() {
     let mut rig = Rig::new();

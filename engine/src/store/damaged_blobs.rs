@@ -4,8 +4,8 @@
 //! does.
 //!
 //! Invariants: a blob is returned once, and only if it is damaged where the newest state has it. No view is held longer
-//! than a step of so many rows, nor between two calls, so an old run is never kept for long. Other tasks run after every
-//! step.
+//! than a step of so many rows, nor between two calls, so an old run is never kept for long. Other tasks run after
+//! every step.
 
 use std::collections::VecDeque;
 
@@ -102,8 +102,8 @@ impl DamagedBlobs {
         Ok(())
     }
 
-    /// Looks for blobs of truncated segments among some rows from `position` on. Returns where to continue, or `None` at
-    /// the end, and what was found.
+    /// Looks for blobs of truncated segments among some rows from `position` on. Returns where to continue, or `None`
+    /// at the end, and what was found.
     async fn step(&self, mut position: Position) -> Result<(Option<Position>, Found)> {
         let mut found = Found::new();
         let tables = keys::by_digest();
