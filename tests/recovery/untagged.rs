@@ -79,7 +79,7 @@ pub(super) async fn untag(store: &Store, name: &str, tag: &str) {
     commit(store, name, vec![], vec![change]).await;
 }
 
-async fn run(store: &Store, dry_run: bool) -> CollectionReport {
+pub(super) async fn run(store: &Store, dry_run: bool) -> CollectionReport {
     let request = CollectionRequest {
         dry_run,
         list_max: 100,
