@@ -9,9 +9,9 @@
 //! Owns: the order of transactions. [`resolve()`] (policy, pure) checks a batch against a state and returns its
 //! operations. [`Sequencer`] queues transactions and publishes those that became durable. What its lock guards is in
 //! `queue`, its part for checkpoints in `freeze`, and its part for transactions of the store itself in
-//! `store_transactions`, `removals` and `moves`. `run_journal` is the one task that writes frames. Refuses: to hold a
-//! lock across an I/O, to show readers what is not durable, to reject a batch for a reason that is not durable, and to
-//! retry a failed frame.
+//! `store_transactions`, `removals`, `manifest_removals` and `moves`. `run_journal` is the one task that writes frames.
+//! Refuses: to hold a lock across an I/O, to show readers what is not durable, to reject a batch for a reason that is
+//! not durable, and to retry a failed frame.
 //!
 //! Invariants: a batch is checked against the durable state plus everything queued before it. Each frame carries the
 //! state after it, so publishing is one pointer swap. States are published in the order of their LSNs.
