@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
-use tonnage_engine::{Digest, Error, Store};
-use tonnage_tests::machine::{Image, Machine};
+use tonnage_engine::{Digest, Error, Options, Store};
+use tonnage_tests::machine::{Image, Machine, Outcome, Policy};
 
 use super::workload::{Progress, Script};
 use tonnage_tests::model::found;
@@ -56,6 +56,43 @@ async fn check_blob(store: &Store, digest: &Digest) -> Result<(), String> {
     } else {
         Err(format!("{digest} reads as {found}"))
     }
+}
+
+/// Runs `scene` once, and again with a stop at each point of the disk from where it calls its argument. Opens all that
+/// the disk may have after each stop with `options`, and calls `check` with the store and the point. Afterwards `fsck`
+/// has no findings.
+pub fn at_every_stop(
+    options: &Options,
+    scene: impl AsyncFn(&Machine, &dyn Fn()) -> Result<(), Error>,
+    mut check: impl AsyncFnMut(&Store, u64),
+) {
+    const SEED: u64 = 5;
+    let machine = Machine::new(SEED, &empty_disk());
+    let from = std::cell::Cell::new(0);
+    let begun = || from.set(machine.disk.points());
+    let whole = machine.executor.block_on(scene(&machine, &begun));
+    whole.expect("a sound disk");
+    let (from, to) = (from.get(), machine.disk.points());
+    for stop_after in from..to {
+        let machine = Machine::new(SEED, &empty_disk());
+        machine.disk.stop_after(stop_after);
+        let stopped = machine.executor.run_until_crash(scene(&machine, &|| {}));
+        assert!(matches!(stopped, Outcome::Crashed), "stop {stop_after}");
+        for image in machine.disk.crash_images(&Policy::coarse(stop_after)) {
+            let next = Machine::new(SEED, &image.image);
+            next.executor.block_on(async {
+                let opened = Store::open(next.env.clone(), &store_path(), options.clone()).await;
+                let store = opened.expect("the store opens").0;
+                check(&store, stop_after).await;
+                store.close().await.expect("the store closes");
+            });
+            next.executor.settle();
+            let report = fsck_image(SEED, &next.disk.live_image());
+            let report = report.unwrap_or_else(|why| panic!("stop {stop_after}: {why}"));
+            assert!(report.findings.is_empty(), "stop {stop_after}: {report:?}");
+        }
+    }
+    println!("stopped at points {from} to {to}");
 }
 
 /// Runs `fsck` on a disk. All findings but damage are allowed after a crash.

@@ -10,7 +10,7 @@ use tonnage_engine::{
 };
 use tonnage_tests::batch_of;
 use tonnage_tests::by_name::ByName as _;
-use tonnage_tests::machine::{Machine, Outcome, Policy};
+use tonnage_tests::machine::Machine;
 use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use super::check;
@@ -345,35 +345,13 @@ fn a_stop_in_a_collection_loses_nothing() {
         let report = store.collect(request).await?;
         assert_eq!(report.blobs, 5);
         assert_eq!(report.compaction.segments, 1, "{report:?}");
-        store.close().await?;
-        Ok::<_, tonnage_engine::Error>(kept)
+        store.close().await
     };
-    let machine = Machine::new(5, &check::empty_disk());
-    let from = std::cell::Cell::new(0);
-    let begun = || from.set(machine.disk.points());
-    let whole = machine.executor.block_on(scene(&machine, &begun));
-    let kept = whole.expect("a sound disk");
-    let (from, to) = (from.get(), machine.disk.points());
+    let kept = Digest::of(Algorithm::Sha256, &[1; 1000]);
     let mut seen = std::collections::BTreeSet::new();
-    for stop_after in from..to {
-        let machine = Machine::new(5, &check::empty_disk());
-        machine.disk.stop_after(stop_after);
-        let stopped = machine.executor.run_until_crash(scene(&machine, &|| {}));
-        assert!(matches!(stopped, Outcome::Crashed), "stop {stop_after}");
-        for image in machine.disk.crash_images(&Policy::coarse(stop_after)) {
-            let next = Machine::new(5, &image.image);
-            next.executor.block_on(async {
-                let store = open(&next, options.clone()).await;
-                assert!(is_stored(&store, &kept).await, "stop {stop_after}");
-                seen.insert(store.stats().await.expect("counted").blobs);
-                store.close().await.expect("the store closes");
-            });
-            next.executor.settle();
-            let report = check::fsck_image(5, &next.disk.live_image());
-            let report = report.unwrap_or_else(|why| panic!("stop {stop_after}: {why}"));
-            assert!(report.findings.is_empty(), "stop {stop_after}: {report:?}");
-        }
-    }
-    println!("stopped at points {from} to {to}");
+    check::at_every_stop(&options, scene, async |store, stop| {
+        assert!(is_stored(store, &kept).await, "stop {stop}");
+        seen.insert(store.stats().await.expect("counted").blobs);
+    });
     assert_eq!(seen, [2, 7].into(), "blobs that were left");
 }

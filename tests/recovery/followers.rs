@@ -15,15 +15,13 @@ fn referrers_follow_their_subject() {
     for name in [KEEPS, REMOVES] {
         on_a_store(&options(), async |machine, store| {
             let subject = Put {
-                salt: 1,
                 tag: Some("t"),
-                ..Put::default()
+                ..Put::new(1)
             };
             let subject = subject.into(store, name).await;
             let refer = |salt, subject| Put {
-                salt,
                 subject: Some(subject),
-                ..Put::default()
+                ..Put::new(salt)
             };
             let first = refer(2, subject).into(store, name).await;
             let second = refer(3, first).into(store, name).await;
@@ -41,9 +39,8 @@ fn referrers_follow_their_subject() {
             delete(store, name, subject).await;
             assert_eq!(pass(machine, store, GRACE / 2).await, []);
             Put {
-                salt: 1,
                 tag: Some("t"),
-                ..Put::default()
+                ..Put::new(1)
             }
             .into(store, name)
             .await;
@@ -70,18 +67,16 @@ fn circles_go_at_once() {
     for through_a_child in [false, true] {
         on_a_store(&options(), async |machine, store| {
             let subject = Put {
-                salt: 1,
                 tag: Some("t"),
-                ..Put::default()
+                ..Put::new(1)
             };
             let subject = subject.into(store, REMOVES).await;
             let mut dead = vec![subject];
             let mut lists = subject;
             if through_a_child {
                 let child = Put {
-                    salt: 2,
                     lists: &[subject],
-                    ..Put::default()
+                    ..Put::new(2)
                 };
                 lists = child.into(store, REMOVES).await;
                 dead.push(lists);
@@ -128,23 +123,16 @@ fn large_manifests_go() {
             .map(|number| Digest::of(Algorithm::Sha256, &number.to_le_bytes()))
             .collect();
         let put = async |name| {
-            let child = Put {
-                salt: 9,
-                ..Put::default()
-            }
-            .into(store, name)
-            .await;
+            let child = Put::new(9).into(store, name).await;
             let lists = [&many[..], &[child]].concat();
             let large = Put {
-                salt: 1,
                 lists: &lists,
-                ..Put::default()
+                ..Put::new(1)
             };
             let large = large.into(store, name).await;
             let refers = Put {
-                salt: 2,
                 subject: Some(large),
-                ..Put::default()
+                ..Put::new(2)
             };
             let refers = refers.into(store, name).await;
             (child, large, refers)

@@ -10,10 +10,10 @@ use tonnage_engine::{
 };
 use tonnage_tests::batch_of;
 use tonnage_tests::by_name::ByName as _;
-use tonnage_tests::machine::{Machine, Outcome, Policy};
+use tonnage_tests::machine::Machine;
 
 use super::check;
-use super::collection::{GRACE, commit, is_stored, on_a_store, open, push};
+use super::collection::{GRACE, commit, is_stored, on_a_store, push};
 
 /// A repository that removes untagged manifests after [`STAYS`].
 pub(super) const REMOVES: &str = "removes";
@@ -40,7 +40,6 @@ pub(super) fn named(salt: u8) -> Digest {
 }
 
 /// A manifest to be put.
-#[derive(Default)]
 pub(super) struct Put<'a> {
     pub(super) salt: u8,
     pub(super) lists: &'a [Digest],
@@ -49,6 +48,16 @@ pub(super) struct Put<'a> {
 }
 
 impl Put<'_> {
+    /// Returns one that lists nothing, and has no subject and no tag.
+    pub(super) fn new(salt: u8) -> Self {
+        Self {
+            salt,
+            lists: &[],
+            subject: None,
+            tag: None,
+        }
+    }
+
     pub(super) async fn into(self, store: &Store, name: &str) -> Digest {
         let blob = store.put_small(text(self.salt), Algorithm::Sha256).await;
         let blob = blob.expect("stored");
@@ -121,27 +130,20 @@ fn untagged_manifests_go_where_the_policy_says() {
     on_a_store(&options(), async |machine, store| {
         let layer = push(store, REMOVES, 1).await;
         for name in [REMOVES, KEEPS] {
-            Put {
-                salt: 2,
-                ..Put::default()
-            }
-            .into(store, name)
-            .await;
+            Put::new(2).into(store, name).await;
         }
         let tagged = Put {
-            salt: 3,
             lists: &[layer],
             tag: Some("t"),
-            ..Put::default()
+            ..Put::new(3)
         };
         let tagged = tagged.into(store, REMOVES).await;
         assert_eq!(pass(machine, store, STAYS / 2).await, []);
         assert_eq!(pass(machine, store, STAYS).await, [named(2)]);
         assert!(has(store, KEEPS, named(2)).await);
         Put {
-            salt: 4,
             tag: Some("t"),
-            ..Put::default()
+            ..Put::new(4)
         }
         .into(store, REMOVES)
         .await;
@@ -159,17 +161,11 @@ fn untagged_manifests_go_where_the_policy_says() {
 #[test]
 fn what_is_kept_stays() {
     on_a_store(&options(), async |machine, store| {
-        let child = Put {
-            salt: 1,
-            ..Put::default()
-        }
-        .into(store, REMOVES)
-        .await;
+        let child = Put::new(1).into(store, REMOVES).await;
         let index = Put {
-            salt: 2,
             lists: &[child],
             tag: Some("t"),
-            ..Put::default()
+            ..Put::new(2)
         };
         let index = index.into(store, REMOVES).await;
         commit(store, REMOVES, vec![], vec![set_tag("u", child)]).await;
@@ -182,9 +178,8 @@ fn what_is_kept_stays() {
         untag(store, REMOVES, "t").await;
         assert_eq!(pass(machine, store, STAYS - GRACE).await, []);
         Put {
-            salt: 2,
             lists: &[child],
-            ..Put::default()
+            ..Put::new(2)
         }
         .into(store, REMOVES)
         .await;
@@ -209,12 +204,7 @@ fn what_is_kept_stays() {
 #[test]
 fn a_lease_keeps_a_manifest() {
     on_a_store(&options(), async |machine, store| {
-        let manifest = Put {
-            salt: 1,
-            ..Put::default()
-        }
-        .into(store, REMOVES)
-        .await;
+        let manifest = Put::new(1).into(store, REMOVES).await;
         assert_eq!(pass(machine, store, STAYS - GRACE).await, []);
         let needs_lease = |keeps| {
             let view = store.view();
@@ -235,19 +225,13 @@ fn a_lease_keeps_a_manifest() {
 #[test]
 fn a_push_elsewhere_does_not_end_a_lease() {
     on_a_store(&options(), async |machine, store| {
-        let manifest = Put {
-            salt: 1,
-            ..Put::default()
-        }
-        .into(store, REMOVES)
-        .await;
+        let manifest = Put::new(1).into(store, REMOVES).await;
         assert_eq!(pass(machine, store, STAYS - GRACE).await, []);
         machine.env.clock.sleep(2 * GRACE).await;
         store.lease_manifest(&manifest).await.expect("leased");
         let index = Put {
-            salt: 2,
             lists: &[manifest],
-            ..Put::default()
+            ..Put::new(2)
         };
         index.into(store, KEEPS).await;
         assert_eq!(collect(store).await, [], "it is promised");
@@ -263,16 +247,12 @@ fn a_push_elsewhere_does_not_end_a_lease() {
 fn a_repository_created_again_begins_anew() {
     on_a_store(&options(), async |machine, store| {
         let put = async || {
-            let child = Put {
-                salt: 1,
-                ..Put::default()
-            };
+            let child = Put::new(1);
             let child = child.into(store, REMOVES).await;
             let index = Put {
-                salt: 2,
                 lists: &[child],
                 tag: Some("t"),
-                ..Put::default()
+                ..Put::new(2)
             };
             index.into(store, REMOVES).await;
             untag(store, REMOVES, "t").await;
@@ -299,12 +279,7 @@ fn the_store_does_it_by_itself() {
         ..options()
     };
     on_a_store(&options, async |machine, store| {
-        let manifest = Put {
-            salt: 1,
-            ..Put::default()
-        }
-        .into(store, REMOVES)
-        .await;
+        let manifest = Put::new(1).into(store, REMOVES).await;
         machine.env.clock.sleep(STAYS - GRACE).await;
         assert!(has(store, REMOVES, manifest).await, "it went too early");
         machine.env.clock.sleep(2 * GRACE).await;
@@ -324,23 +299,16 @@ fn a_stop_in_a_removal_loses_nothing() {
         let opened = Store::open(machine.env.clone(), &check::store_path(), options()).await;
         let store = opened?.0;
         Put {
-            salt: 9,
             tag: Some("k"),
-            ..Put::default()
+            ..Put::new(9)
         }
         .into(&store, REMOVES)
         .await;
-        let subject = Put {
-            salt: 1,
-            ..Put::default()
-        }
-        .into(&store, REMOVES)
-        .await;
+        let subject = Put::new(1).into(&store, REMOVES).await;
         let index = Put {
-            salt: 2,
             lists: &[subject],
             subject: Some(subject),
-            ..Put::default()
+            ..Put::new(2)
         };
         index.into(&store, REMOVES).await;
         machine.env.clock.sleep(2 * STAYS).await;
@@ -351,41 +319,17 @@ fn a_stop_in_a_removal_loses_nothing() {
         assert_eq!(report.manifests, 2, "{report:?}");
         store.close().await
     };
-    let machine = Machine::new(5, &check::empty_disk());
-    let from = std::cell::Cell::new(0);
-    let begun = || from.set(machine.disk.points());
-    machine
-        .executor
-        .block_on(scene(&machine, &begun))
-        .expect("a sound disk");
-    let (from, to) = (from.get(), machine.disk.points());
     let mut seen = std::collections::BTreeSet::new();
-    for stop_after in from..to {
-        let machine = Machine::new(5, &check::empty_disk());
-        machine.disk.stop_after(stop_after);
-        let stopped = machine.executor.run_until_crash(scene(&machine, &|| {}));
-        assert!(matches!(stopped, Outcome::Crashed), "stop {stop_after}");
-        for image in machine.disk.crash_images(&Policy::coarse(stop_after)) {
-            let next = Machine::new(5, &image.image);
-            next.executor.block_on(async {
-                let store = open(&next, options()).await;
-                assert!(has(&store, REMOVES, named(9)).await, "stop {stop_after}");
-                let left = [
-                    has(&store, REMOVES, named(1)).await,
-                    has(&store, REMOVES, named(2)).await,
-                ];
-                assert_eq!(left[0], left[1], "stop {stop_after}");
-                assert!(is_stored(&store, &named(1)).await, "stop {stop_after}");
-                seen.insert(left[0]);
-                store.close().await.expect("the store closes");
-            });
-            next.executor.settle();
-            let report = check::fsck_image(5, &next.disk.live_image());
-            let report = report.unwrap_or_else(|why| panic!("stop {stop_after}: {why}"));
-            assert!(report.findings.is_empty(), "stop {stop_after}: {report:?}");
-        }
-    }
-    println!("stopped at points {from} to {to}");
+    check::at_every_stop(&options(), scene, async |store, stop| {
+        assert!(has(store, REMOVES, named(9)).await, "stop {stop}");
+        let left = [
+            has(store, REMOVES, named(1)).await,
+            has(store, REMOVES, named(2)).await,
+        ];
+        assert_eq!(left[0], left[1], "stop {stop}");
+        assert!(is_stored(store, &named(1)).await, "stop {stop}");
+        seen.insert(left[0]);
+    });
     assert_eq!(seen, [false, true].into(), "states that were left");
 }
 
@@ -393,12 +337,7 @@ fn a_stop_in_a_removal_loses_nothing() {
 #[test]
 fn a_tag_never_points_at_nothing() {
     on_a_store(&options(), async |machine, store| {
-        let manifest = Put {
-            salt: 1,
-            ..Put::default()
-        }
-        .into(store, REMOVES)
-        .await;
+        let manifest = Put::new(1).into(store, REMOVES).await;
         assert_eq!(pass(machine, store, STAYS).await, [manifest]);
         let tag = batch_of(REMOVES, vec![], vec![set_tag("t", manifest)]);
         assert!(store.commit(tag).await.is_err(), "it is gone");

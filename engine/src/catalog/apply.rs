@@ -42,7 +42,7 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         }
         Operation::DeleteManifest { repository, digest } => {
             delete_manifest(draft, *repository, digest, within)?;
-            manifest_suspects::was_deleted(draft, *repository, digest, within)?;
+            manifest_suspects::suspect_referrers(draft, *repository, digest, within)?;
         }
         Operation::SetTag {
             repository,
@@ -82,7 +82,7 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
             referrers,
         } => manifest_suspects::follow_subject(draft, *repository, subject, referrers, within)?,
         Operation::SuspectManifest { repository, digest } => {
-            manifest_suspects::was_put_again(draft, *repository, digest, within)?;
+            manifest_suspects::suspect_put_again(draft, *repository, digest, within)?;
         }
         Operation::ForgetRepository { id } => {
             draft.delete(keys::deleted(*id));
@@ -150,10 +150,10 @@ fn set_tag(
     };
     draft.put(keys::tag(repository, tag), value.encode());
     draft.put(keys::tagged(repository, digest, tag), Bytes::new());
-    manifest_suspects::got_keeper(draft, repository, digest)?;
+    manifest_suspects::clear_untagged(draft, repository, digest)?;
     match old {
         Some(old) if old != digest => {
-            manifest_suspects::lost_keeper(draft, repository, old, within)
+            manifest_suspects::suspect_manifest(draft, repository, old, within)
         }
         Some(_) | None => Ok(()),
     }
@@ -167,7 +167,7 @@ fn delete_tag(
 ) -> Result<()> {
     draft.delete(keys::tag(repository, tag));
     draft.delete(keys::tagged(repository, old, tag));
-    manifest_suspects::lost_keeper(draft, repository, old, within)
+    manifest_suspects::suspect_manifest(draft, repository, old, within)
 }
 
 fn forget_manifest(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
@@ -189,7 +189,7 @@ fn drop_edge(
     draft.delete(keys::child(repository, digest, child));
     draft.delete(keys::parent(child, repository, digest));
     suspect(draft, child, within);
-    manifest_suspects::lost_keeper(draft, repository, child, within)
+    manifest_suspects::suspect_manifest(draft, repository, child, within)
 }
 
 /// Makes a digest a suspect, because it lost a reference or has none yet. Others may remain: collection looks, so that
@@ -224,12 +224,12 @@ fn put_manifest(
         draft.delete(keys::suspect(child));
         draft.put(keys::child(repository, &entry.digest, child), Bytes::new());
         draft.put(keys::parent(child, repository, &entry.digest), Bytes::new());
-        manifest_suspects::got_keeper(draft, repository, child)?;
+        manifest_suspects::clear_untagged(draft, repository, child)?;
     }
     if let Some(subject) = &entry.subject {
         manifest_suspects::put_referrer(draft, repository, (subject, &entry.digest), within)?;
     }
-    manifest_suspects::was_put(draft, repository, &entry.digest, within)
+    manifest_suspects::suspect_put(draft, repository, &entry.digest, within)
 }
 
 fn delete_manifest(

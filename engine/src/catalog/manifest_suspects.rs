@@ -3,11 +3,10 @@
 //! Owns: the rows of suspects among the manifests. Refuses: deciding about them (`collection::manifests`).
 //!
 //! A manifest of a repository is a suspect once an operation took away what may have kept it: a tag, a parent, its
-//! subject, or because it was put without a tag. The operation does not look for other keepers. A suspect is
+//! subject, or because it was put without a tag. The operation does not look for what else may keep it. A suspect is
 //! *untagged*, or a *follower*: its subject was a manifest of the repository and was deleted. Only a push of the same
-//! manifest, or the return of its subject, ends that. A push after the deletion makes no
-//! follower, although a large subject is purged later. Repositories without a policy keep untagged manifests; followers
-//! are removed everywhere.
+//! manifest, or the return of its subject, ends that. A push after the deletion makes no follower, although a large
+//! subject is purged later. Repositories without a policy keep untagged manifests; followers are removed in all.
 //!
 //! Invariants: a suspect has one of the two rows. A manifest without a tag, a parent and a present subject is a
 //! suspect, unless rows of its retired parent or subject remain. Repositories that were deleted get no new row.
@@ -58,7 +57,7 @@ fn since(within: &Transaction) -> Bytes {
 }
 
 /// Makes a manifest that was put a suspect, unless the same transaction tags it. It follows no subject.
-pub(super) fn was_put(
+pub(super) fn suspect_put(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
     digest: &Digest,
@@ -76,7 +75,7 @@ pub(super) fn was_put(
 }
 
 /// Does the same for a manifest that was put before.
-pub(super) fn was_put_again(
+pub(super) fn suspect_put_again(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
     digest: &Digest,
@@ -91,7 +90,7 @@ pub(super) fn was_put_again(
             }
         }
     }
-    was_put(draft, repository, digest, within)
+    suspect_put(draft, repository, digest, within)
 }
 
 /// Enters a manifest among the referrers of its subject. While rows of the deleted subject remain, the row has the
@@ -114,7 +113,7 @@ pub(super) fn put_referrer(
 }
 
 /// Makes a manifest a suspect because it lost a tag or a parent. Does nothing if the repository has no such manifest.
-pub(super) fn lost_keeper(
+pub(super) fn suspect_manifest(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
     digest: &Digest,
@@ -133,7 +132,7 @@ pub(super) fn lost_keeper(
 }
 
 /// Clears an untagged manifest that got a tag or a parent. A follower stays one: it may lose them again.
-pub(super) fn got_keeper(
+pub(super) fn clear_untagged(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
     digest: &Digest,
@@ -152,7 +151,7 @@ pub(super) fn clear(
 }
 
 /// Clears a deleted manifest, and makes all its referrers followers.
-pub(super) fn was_deleted(
+pub(super) fn suspect_referrers(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
     subject: &Digest,
@@ -234,6 +233,16 @@ impl Repository<'_> {
 }
 
 impl View {
+    /// Reads what an operation reads that makes a manifest a suspect.
+    pub(crate) fn read_ahead_of_suspicion(
+        &self,
+        repository: RepositoryId,
+        digest: &Digest,
+    ) -> Result<()> {
+        Repository::new(self, repository).has_manifest(digest)?;
+        self.manifest_suspect(repository, digest).map(drop)
+    }
+
     /// Returns since when a manifest is a suspect, and why; `None` if it is none.
     pub(crate) fn manifest_suspect(
         &self,

@@ -208,7 +208,7 @@ impl<'a> Repository<'a> {
     }
 
     /// Returns whether only a lease protects a manifest that is here. `keeps` is whether the repository keeps untagged
-    /// manifests. What is no suspect is kept; if it loses its last keeper later, its grace starts then.
+    /// manifests. What is no suspect is kept; if it loses the last that keeps it, its grace starts then.
     pub fn manifest_needs_lease(&self, digest: &Digest, keeps: bool) -> Result<bool> {
         let is_suspect =
             self.is_follower(digest)? || !keeps && self.has(&keys::untagged(self.id, digest))?;

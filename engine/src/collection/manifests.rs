@@ -4,9 +4,9 @@
 //! blob. Refuses: leases and pins; and which repository has which policy.
 //!
 //! A manifest is kept by a tag, by a kept manifest of the repository that lists it, and by a subject that is a kept
-//! manifest of the repository. Without a policy an untagged manifest is kept, too, unless it is a follower. Such
-//! keepers can form a circle: an index lists a manifest that is also its subject. So the search goes up through all
-//! keepers. If it reaches nothing that keeps itself, all that it visited is dead together.
+//! manifest of the repository. Without a policy an untagged manifest is kept, too, unless it is a follower. They
+//! can form a circle: an index lists a manifest that is also its subject. So the search visits all
+//! that may keep a suspect. If it reaches nothing that keeps itself, all that it visited is dead together.
 //!
 //! Invariant: what is removed was a suspect for its grace, as were all that might have kept it. So a client was
 //! promised none of it, or took a lease.
@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::format::transaction::RepositoryId;
 
-/// Manifests that one search visits. A larger circle of dead manifests stays; a larger tree goes from its top.
+/// Manifests that one search visits. A larger circle of dead manifests stays; a larger tree is removed from its top.
 const VISITED_MAX: usize = 32;
 
 /// Which suspects of a repository may be removed.
@@ -27,7 +27,7 @@ const VISITED_MAX: usize = 32;
 pub(crate) struct Terms {
     /// For which grace is over.
     pub due: Due,
-    /// Untagged manifests go if they have been suspects since this time, in Unix ms; `None`: they are kept.
+    /// Untagged manifests are removed if they have been suspects since this time, in Unix ms; `None`: they are kept.
     pub untagged_until: Option<u64>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Terms {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ManifestVerdict {
     /// Nothing: it is no suspect of a repository that exists, or it is not known whether something keeps it or when it
-    /// lost a keeper, or it stays a follower while a tag or a parent keeps it.
+    /// lost what kept it, or it stays a follower while a tag or a parent keeps it.
     Stays,
     /// It is cleared: something keeps it.
     Clear,
@@ -160,7 +160,7 @@ mod tests {
     use crate::vocabulary::{ManifestEntry, Origin};
 
     const HERE: RepositoryId = RepositoryId(1);
-    /// Untagged manifests go at once.
+    /// Untagged manifests are removed at once.
     const TERMS: Terms = Terms {
         due: Due::UpTo(Lsn(u64::MAX)),
         untagged_until: Some(u64::MAX),

@@ -1,7 +1,7 @@
 //! Collection: what happens to a digest that nothing may reference any more, and to a manifest that nothing may keep.
 //!
 //! Owns: the rules for blobs ([`rules`]) and for manifests ([`manifests`]), how long grace lasts ([`grace`]), and what
-//! a deletion would make garbage ([`trial`]). Refuses: carrying the rules out (`store::collection`, `store::untagged`),
+//! a deletion would make garbage ([`trial`]). Refuses: carrying the rules out (`store::collection`),
 //! and queueing removals (`commit`).
 //!
 //! Invariant of the rows: a stored blob that nothing references is a suspect. A commit that takes a reference away, or

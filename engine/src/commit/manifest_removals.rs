@@ -1,7 +1,7 @@
 //! Removal of manifests that nothing keeps, as transactions of the store itself.
 //!
 //! Owns: [`ManifestRemovals`], what one transaction removed and cleared. Refuses: the rules (`collection::manifests`),
-//! and choosing candidates (`store::untagged`).
+//! and choosing candidates (`store::collection`).
 //!
 //! Invariants: each candidate is judged again on the newest state, under the lock under which its removal is queued.
 //! Manifests that are dead together are removed in one transaction.

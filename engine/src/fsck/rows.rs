@@ -184,7 +184,7 @@ async fn check_suspect(
 }
 
 /// Checks that collection will find a manifest that nothing keeps.
-async fn check_keeper(
+async fn check_is_kept(
     (of, name): (Repository<'_>, &str),
     entry: &ManifestEntry,
     store: &Path,
@@ -225,7 +225,7 @@ async fn manifests(
                     format!("{name}: manifest {digest} is not stored"),
                 ),
             }
-            check_keeper((of, name), entry, store, report).await?;
+            check_is_kept((of, name), entry, store, report).await?;
             if !resident(|| of.is_manifest_holder(digest)).await? {
                 let what = format!("{name}: the manifest {digest} has no reverse");
                 report.add(Severity::Damage, store, what);

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::{Inner, collection, compaction, damage, purge, scrub};
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
+use crate::jobs::Job;
 use crate::segment::RESERVE_IDS;
 use crate::sync::Notify;
 use crate::upload::SCAN_INTERVAL;
@@ -28,7 +29,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_mins(1);
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(10);
 
 /// Rows that a scan reads before other tasks run.
-pub(super) const ROWS_AT_ONCE: u64 = 256;
+const ROWS_AT_ONCE: u64 = 256;
 
 /// Starts the tasks that end with the store.
 pub(super) fn start(inner: &Arc<Inner>) {
@@ -111,6 +112,16 @@ pub(super) async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+/// Counts a row of a scan, the `seen`th, as progress of its job. Lets an operator stop the job, and other tasks run.
+pub(super) async fn row_seen(job: &Job, seen: u64) -> Result<()> {
+    job.checkpoint().await?;
+    job.progress(1);
+    if seen.is_multiple_of(ROWS_AT_ONCE) {
+        yield_now().await;
+    }
+    Ok(())
 }
 
 async fn checkpoints(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::Receiver<bool>) {

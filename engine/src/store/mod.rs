@@ -28,7 +28,6 @@ mod reclaim;
 mod repeated_job;
 mod scrub;
 mod stats;
-mod untagged;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,13 +59,14 @@ use crate::sync::{Mutex, Notify, oneshot};
 use crate::vocabulary::{Batch, Change, ClientId, UploadClaim, UploadId, UploadSpec};
 pub use checkpoints::{CheckpointReport, RunStats};
 pub use closed::ClosedStore;
-pub use collection::{CollectedBlob, CollectionReport, CollectionRequest, CollectionTotals};
+pub use collection::{
+    CollectedBlob, CollectedManifest, CollectionReport, CollectionRequest, CollectionTotals,
+};
 pub use compaction::CompactionReport;
 pub use damaged_blobs::DamagedBlobs;
 pub use open::OpenReport;
 pub use scrub::{ScrubReport, ScrubRequest, ScrubTotals};
 pub use stats::StoreStats;
-pub use untagged::CollectedManifest;
 
 /// Digests whose leases are ended on the async worker; more would take a millisecond.
 const LARGE_LIST: usize = 4096;

@@ -149,6 +149,25 @@ async fn read_for(view: &View, operation: &Operation) -> Result<()> {
         view.read(|view| view.read_ahead_of_loss(*repository, digest))
             .await?;
     }
+    if let Operation::DropEdges {
+        repository,
+        children: touched,
+        ..
+    }
+    | Operation::FollowSubject {
+        repository,
+        referrers: touched,
+        ..
+    } = operation
+    {
+        for some in touched.chunks(READ_AHEAD) {
+            let read = async |digest| {
+                view.read(|view| view.read_ahead_of_suspicion(*repository, digest))
+                    .await
+            };
+            try_join_all(some.iter().map(read)).await?;
+        }
+    }
     Ok(())
 }
 
@@ -159,6 +178,12 @@ async fn purge_manifest(inner: &Inner, view: &View) -> Result<bool> {
     };
     loop {
         inner.checkpoints.wait_for_room(inner).await;
+        // The step that is queued is computed anew, because tags may be set meanwhile.
+        let (at, likely) = (inner.sequencer.head().0, purge.clone());
+        let state = at.clone();
+        let compute_step = move || Ok(likely.clone().step(&state)?.0);
+        let operations = resident_off_worker(&inner.env, compute_step).await?;
+        read_ahead(&at, &operations).await?;
         let sequencer = Arc::clone(&inner.sequencer);
         let step = move || {
             let mut next = purge.clone();

@@ -8,13 +8,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
 use super::Memory;
+use super::manifests::ManifestPass;
 use super::report::{CollectionReport, CollectionRequest};
+use super::rest::Rest;
 use crate::catalog::View;
 use crate::collection::{Due, Verdict, is_in_grace, judge};
 use crate::commit::{Candidates, Removals, UNLINKS_MAX};
@@ -23,12 +23,11 @@ use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::jobs::Job;
 use crate::store::Inner;
-use crate::store::background::{ROWS_AT_ONCE, or_closing, yield_now};
+use crate::store::background::{row_seen, yield_now};
 use crate::store::compaction::{self, CompactionReport};
 use crate::store::purge;
 use crate::store::reclaim::reclaim;
 use crate::store::repeated_job::RepeatedJob;
-use crate::store::untagged::ManifestPass;
 use crate::table::resident_off_worker;
 
 /// Suspects that are settled together: their transactions wait for one sync.
@@ -37,13 +36,6 @@ const BATCH: usize = 64;
 const TRANSACTION: usize = 8;
 /// Suspects that are looked up at the same time.
 const LOOKUPS: usize = 8;
-/// How much longer than it works a cycle rests after each batch.
-const REST: u32 = 3;
-/// Longest rest.
-const REST_MAX: Duration = Duration::from_millis(100);
-/// Time after which a cycle rests no longer, so that space is back soon.
-const RESTING_MAX: Duration = Duration::from_secs(20);
-
 /// Runs a cycle of the task. Looks at no suspect if grace is over for none.
 pub(super) async fn run_due(inner: &Inner, job: &mut RepeatedJob) -> Result<CollectionReport> {
     let mut cycle = Cycle::begin(inner, CollectionRequest::default(), true).await;
@@ -103,9 +95,7 @@ struct Cycle<'a> {
     inner: &'a Inner,
     memory: tokio::sync::MutexGuard<'a, Memory>,
     request: CollectionRequest,
-    /// Whether no operator asked for it.
-    is_background: bool,
-    begun: Duration,
+    rest: Rest<'a>,
     due: Due,
     report: CollectionReport,
     /// When the first of the removed blobs lost its last reference.
@@ -130,8 +120,7 @@ impl<'a> Cycle<'a> {
             inner,
             memory,
             request,
-            is_background,
-            begun: inner.env.clock.monotonic(),
+            rest: Rest::new(inner, is_background),
             due,
             report: CollectionReport::default(),
             lost_unix_ms: None,
@@ -141,14 +130,12 @@ impl<'a> Cycle<'a> {
     /// Removes manifests that nothing keeps, before anything else. Their blobs become suspects, and stay for their
     /// grace.
     async fn settle_manifests(&mut self, job: &Job) -> Result<()> {
-        let CollectionRequest {
-            dry_run, list_max, ..
-        } = self.request;
+        let CollectionRequest { dry_run, .. } = self.request;
         if !dry_run {
             // Until it is finished, nothing is known of those that it has not seen.
             self.memory.manifests = None;
         }
-        let pass = ManifestPass::new(self.inner, self.due, dry_run, list_max);
+        let pass = ManifestPass::new(self.inner, &self.rest, self.due, self.request);
         let (report, next) = pass.run(job).await?;
         self.report = report;
         if !dry_run {
@@ -170,12 +157,8 @@ impl<'a> Cycle<'a> {
         let mut suspects = view.suspects();
         let mut batch = Vec::new();
         while let Some((digest, suspect)) = suspects.next_resident().await? {
-            job.checkpoint().await?;
-            job.progress(1);
             self.report.suspects += 1;
-            if self.report.suspects.is_multiple_of(ROWS_AT_ONCE) {
-                yield_now().await;
-            }
+            row_seen(job, self.report.suspects).await?;
             // Before anything of it is looked up.
             if is_in_grace(&suspect, self.due) {
                 self.report.in_grace += 1;
@@ -211,7 +194,7 @@ impl<'a> Cycle<'a> {
             yield_now().await;
         }
         self.settle(batch).await?;
-        self.rest(begun).await;
+        self.rest.after(begun).await;
         Ok(())
     }
 
@@ -227,20 +210,6 @@ impl<'a> Cycle<'a> {
             }
         }
         Ok(verdict)
-    }
-
-    /// Leaves the machine to requests, for a multiple of the time since `begun`. A cycle that an operator asked for or
-    /// waits for does not rest, and none does for long.
-    async fn rest(&self, begun: Duration) {
-        let (inner, clock) = (self.inner, &self.inner.env.clock);
-        let now = clock.monotonic();
-        let is_urgent = !self.is_background
-            || inner.collection.waiting.load(Ordering::Relaxed) > 0
-            || now.saturating_sub(self.begun) >= RESTING_MAX;
-        let rest = (now.saturating_sub(begun) * REST).min(REST_MAX);
-        if !is_urgent && rest > Duration::ZERO {
-            or_closing(clock.sleep(rest), &mut inner.closing.subscribe()).await;
-        }
     }
 
     /// Reports what a run would do with a suspect.

@@ -1,13 +1,15 @@
 //! Collection, beside all other work: the task that repeats the cycle.
 //!
-//! Owns: [`Collection`], what is remembered between two cycles. `cycle` has the cycle itself, `report` what it is asked
-//! and what it found. Refuses: the rules (`collection`), queueing removals (`commit::removals`), and returning space
-//! (`store::reclaim`, `store::compaction`).
+//! Owns: [`Collection`], what is remembered between two cycles. `cycle` has the cycle itself, `manifests` its part for
+//! manifests, `rest` when it rests, and `report` what it is asked and what it found. Refuses: the rules (`collection`),
+//! queueing removals (`commit::removals`), and returning space (`store::reclaim`, `store::compaction`).
 //!
 //! Invariant: one cycle runs at a time.
 
 mod cycle;
+mod manifests;
 mod report;
+mod rest;
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -16,12 +18,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub(super) use cycle::collect;
-pub use report::{CollectedBlob, CollectionReport, CollectionRequest, CollectionTotals};
+pub use report::{
+    CollectedBlob, CollectedManifest, CollectionReport, CollectionRequest, CollectionTotals,
+};
 
+use self::manifests::NextManifest;
 use super::Inner;
 use super::background::or_closing;
 use super::repeated_job::RepeatedJob;
-use super::untagged::NextManifest;
 use crate::collection::GraceClock;
 use crate::error::Error;
 use crate::extent::Lsn;

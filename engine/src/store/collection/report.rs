@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::extent::{Extent, Lsn};
 use crate::store::compaction::CompactionReport;
-use crate::store::untagged::CollectedManifest;
 
 /// What a cycle is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +57,15 @@ pub struct CollectedBlob {
     pub digest: Digest,
     /// Its payload bytes.
     pub bytes: u64,
+}
+
+/// A manifest that was removed, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectedManifest {
+    /// The name of its repository.
+    pub repository: String,
+    /// Its digest.
+    pub digest: Digest,
 }
 
 /// Totals of collection since the store was opened.

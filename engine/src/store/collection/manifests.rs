@@ -1,7 +1,7 @@
 //! Removal of manifests that nothing keeps, as a part of a collection's cycle.
 //!
 //! Owns: [`ManifestPass`], one look at all suspects among the manifests. Refuses: the rules
-//! (`collection::manifests`), queueing removals (`commit::manifest_removals`), and the cycle (`store::collection`).
+//! (`collection::manifests`), queueing removals (`commit::manifest_removals`), and the cycle ([`super`]).
 //!
 //! Invariants: all manifests of a removal are condemned before it is queued; the queued transaction keeps them
 //! condemned until it is durable or has failed. Untagged manifests of repositories that keep them are never read. The
@@ -9,10 +9,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Inner;
-use super::background::{ROWS_AT_ONCE, yield_now};
-use super::collection::CollectionReport;
+use super::report::{CollectedManifest, CollectionReport, CollectionRequest};
+use super::rest::Rest;
 use crate::catalog::{Repository, SuspectKind, View};
 use crate::collection::{Due, ManifestVerdict, Terms, is_in_grace, judge_manifest};
 use crate::commit::{ManifestCandidates, ManifestRemovals, SuspectManifest};
@@ -23,21 +23,14 @@ use crate::format::keys::Suspect;
 use crate::format::transaction::RepositoryId;
 use crate::jobs::Job;
 use crate::lease::Condemned;
+use crate::store::Inner;
+use crate::store::background::row_seen;
 use crate::table::resident_off_worker;
 
 /// Suspects that are settled in one transaction.
 const BATCH: usize = 8;
 /// Manifests and edges that one transaction removes: no other commit waits for long. The last suspect may exceed it.
 const ROWS: usize = 64;
-
-/// A manifest that was removed, or would be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CollectedManifest {
-    /// The name of its repository.
-    pub repository: String,
-    /// Its digest.
-    pub digest: Digest,
-}
 
 /// When the next suspect among the manifests may be removed.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +51,9 @@ impl NextManifest {
 /// One look at all suspects among the manifests of one state.
 pub(super) struct ManifestPass<'a> {
     inner: &'a Inner,
+    rest: &'a Rest<'a>,
+    /// When it rested last, or began.
+    rested: Duration,
     due: Due,
     now_unix_ms: u64,
     dry_run: bool,
@@ -74,16 +70,23 @@ pub(super) struct ManifestPass<'a> {
 
 impl<'a> ManifestPass<'a> {
     /// Takes the durable state.
-    pub(super) fn new(inner: &'a Inner, due: Due, dry_run: bool, list_max: usize) -> Self {
+    pub(super) fn new(
+        inner: &'a Inner,
+        rest: &'a Rest<'a>,
+        due: Due,
+        request: CollectionRequest,
+    ) -> Self {
         let view = View::new(inner.sequencer.durable());
         // Those that come later are of later transactions.
         let oldest = Lsn(view.lsn().0 + 1);
         Self {
             inner,
+            rest,
+            rested: inner.env.clock.monotonic(),
             due,
             now_unix_ms: inner.env.clock.wall_unix_ms(),
-            dry_run,
-            list_max,
+            dry_run: request.dry_run,
+            list_max: request.list_max,
             view,
             report: CollectionReport::default(),
             next: NextManifest {
@@ -136,12 +139,8 @@ impl<'a> ManifestPass<'a> {
             };
             let mut suspects = view.manifest_suspects(kind, id);
             while let Some((digest, suspect)) = suspects.next_resident().await? {
-                job.checkpoint().await?;
-                job.progress(1);
                 self.report.suspects += 1;
-                if self.report.suspects.is_multiple_of(ROWS_AT_ONCE) {
-                    yield_now().await;
-                }
+                row_seen(job, self.report.suspects).await?;
                 let stays = policy.filter(|_| kind == SuspectKind::Untagged);
                 if !self.is_time_over(&suspect, stays) {
                     self.report.in_grace += 1;
@@ -288,6 +287,7 @@ impl<'a> ManifestPass<'a> {
             self.add(name, digest);
         }
         inner.checkpoints.start_if_due(inner);
+        self.rested = self.rest.after(self.rested).await;
         Ok(())
     }
 
