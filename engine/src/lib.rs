@@ -53,6 +53,7 @@ pub use jobs::{Job, JobControl, JobInfo, JobKind};
 pub use lease::Pin;
 pub use memory::{HeldBytes, MemoryAccount, MemoryBudget, MemoryPriority, Reading};
 pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options, UntaggedPolicy};
+pub use pace::Pace;
 pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
 pub use store::{

@@ -9,7 +9,7 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// Spreads bytes over time, at a rate. The budget may be exceeded by what is spent at once; later bytes wait longer.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     /// Bytes in a second; `None` without a limit.
     rate: Option<u64>,
     /// When everything spent so far is within the budget.
@@ -18,15 +18,15 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Creates a budget of `rate` bytes in a second from `now` on; 0 is no limit.
-    pub(crate) fn new(rate: u64, now: Duration) -> Self {
+    pub fn new(rate: u64, now: Duration) -> Self {
         Self {
             rate: (rate > 0).then_some(rate),
             even_at: now,
         }
     }
 
-    /// Counts bytes that were read. Returns how long to wait before the next are.
-    pub(crate) fn spend(&mut self, bytes: u64, now: Duration) -> Duration {
+    /// Counts bytes that were read or received. Returns how long to wait before the next are.
+    pub fn spend(&mut self, bytes: u64, now: Duration) -> Duration {
         let Some(rate) = self.rate else {
             return Duration::ZERO;
         };

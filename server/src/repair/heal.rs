@@ -6,6 +6,8 @@
 //! Invariants: the index says how many bytes a blob has, so not one more is kept; the upload checks the digest. What is
 //! received and does not heal is discarded. A blob that was removed meanwhile is not stored again.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use tonnage_engine::{
     Batch, Digest, Error, Origin, Require, Store, UploadClaim, UploadPosition, UploadSpec,
@@ -153,14 +155,12 @@ impl Running<'_> {
             let news = counted.received.saturating_sub(counted.most);
             counted.most += news;
             self.job.progress(news);
-            let pause = self.pace.lock().spend(bytes.len() as u64);
+            let now = self.clock.now();
+            let pause = self.pace.lock().spend(bytes.len() as u64, now);
             upload.write(bytes).await?;
-            if let Some(pause) = pause {
-                tokio::select! {
-                    biased;
-                    why = self.job.stopped() => return Err(why.into()),
-                    () = pause => {}
-                }
+            if pause > Duration::ZERO {
+                let pause = self.clock.alarm_at(now + pause);
+                self.job.unless_stopped(pause).await?;
             }
         }
         check_length(planned, counted.received)?;

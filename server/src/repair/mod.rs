@@ -8,7 +8,6 @@
 //! sends too slowly. Blobs for which it was not asked do not count.
 
 mod heal;
-mod pace;
 mod plan;
 mod report;
 #[cfg(test)]
@@ -17,13 +16,13 @@ mod tests;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tonnage_engine::{BlobInfo, DamagedBlobs, Digest, Error, Job, Store};
+use tonnage_engine::{BlobInfo, DamagedBlobs, Digest, Error, Job, Pace, Store};
 
-use self::pace::Pace;
 pub(crate) use self::plan::plan;
 pub use self::plan::{Place, PlannedBlob};
 use self::report::Contact;
 pub use self::report::{BlobOutcome, HealError, HealedFrom, RepairReport, RepairedBlob};
+use crate::clock::RunningClock;
 use crate::registry::peer::{Peer, PeerError};
 
 /// Blobs that are healed at a time, so that the next one is received while one is committed.
@@ -51,8 +50,10 @@ pub(crate) async fn repair(
     bytes_per_second: u64,
     report: &Mutex<RepairReport>,
 ) -> Result<(), RepairError> {
+    let clock = RunningClock::start();
     let running = Running {
-        pace: Mutex::new(Pace::new(bytes_per_second)),
+        pace: Mutex::new(Pace::new(bytes_per_second, clock.now())),
+        clock,
         store,
         peer,
         job,
@@ -72,6 +73,7 @@ struct Running<'a> {
     job: Job,
     report: &'a Mutex<RepairReport>,
     pace: Mutex<Pace>,
+    clock: RunningClock,
     lost: Mutex<LostInARow>,
 }
 
