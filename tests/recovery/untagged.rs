@@ -206,12 +206,13 @@ fn a_lease_keeps_a_manifest() {
     on_a_store(&options(), async |machine, store| {
         let manifest = Put::new(1).into(store, REMOVES).await;
         assert_eq!(pass(machine, store, STAYS - GRACE).await, []);
-        let needs_lease = |keeps| {
+        let needs_lease = |policy: &UntaggedPolicy| {
             let view = store.view();
             let found = view.repository(REMOVES).expect("readable").expect("there");
-            found.manifest_needs_lease(&manifest, keeps)
+            found.manifest_needs_lease(&manifest, policy)
         };
-        assert!(needs_lease(false).expect("readable") && !needs_lease(true).expect("readable"));
+        assert!(needs_lease(store.untagged_policy()).expect("readable"));
+        assert!(!needs_lease(&UntaggedPolicy::default()).expect("readable"));
         machine.env.clock.sleep(2 * GRACE).await;
         store.lease_manifest(&manifest).await.expect("leased");
         assert_eq!(collect(store).await, []);

@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::format::keys::{self, TagValue};
 use crate::format::transaction::RepositoryId;
+use crate::options::UntaggedPolicy;
 use crate::vocabulary::{ManifestEntry, Require};
 
 /// A repository in one snapshot.
@@ -207,13 +208,21 @@ impl<'a> Repository<'a> {
         self.has(&keys::follower(self.id, digest))
     }
 
-    /// Returns whether only a lease protects a manifest that is here. `keeps` is whether the repository keeps untagged
-    /// manifests. What is no suspect is kept; if it loses the last that keeps it, its grace starts then.
-    pub fn manifest_needs_lease(&self, digest: &Digest, keeps: bool) -> Result<bool> {
-        let is_suspect =
-            self.is_follower(digest)? || !keeps && self.has(&keys::untagged(self.id, digest))?;
+    /// Returns whether only a lease protects a manifest that is here. What is no suspect is kept; if it loses the last
+    /// that keeps it, its grace starts then.
+    pub fn manifest_needs_lease(&self, digest: &Digest, policy: &UntaggedPolicy) -> Result<bool> {
+        let may_be_removed =
+            self.is_follower(digest)? || self.is_removed_untagged(digest, policy)?;
         // The tags of a manifest that was deleted and put again may be very many that no longer count.
-        Ok(is_suspect && (self.has_mark(digest)? || !self.has_live_tag(digest)?))
+        Ok(may_be_removed && (self.has_mark(digest)? || !self.has_live_tag(digest)?))
+    }
+
+    fn is_removed_untagged(&self, digest: &Digest, policy: &UntaggedPolicy) -> Result<bool> {
+        if policy.keeps_all() || !self.has(&keys::untagged(self.id, digest))? {
+            return Ok(false);
+        }
+        let name = self.view.repository_name(self.id)?;
+        Ok(name.is_some_and(|name| policy.removes_after(&name).is_some()))
     }
 
     /// Returns whether a manifest is here.

@@ -48,7 +48,7 @@ use crate::io::{ClassCount, Env};
 use crate::jobs::{Job, JobControl, JobInfo, JobKind, Jobs};
 use crate::lease::{Leases, Pin};
 use crate::memory::MemoryAccount;
-use crate::options::Options;
+use crate::options::{Options, UntaggedPolicy};
 use crate::poison::Poison;
 use crate::recovery::lock::StoreLock;
 use crate::segment::{BlobReader, Segments};
@@ -217,13 +217,9 @@ impl Store {
         self.inner.leases.grant_manifest(*digest).await
     }
 
-    /// Returns whether a repository of that name keeps untagged manifests.
-    pub fn keeps_untagged(&self, repository: &str) -> bool {
-        self.inner
-            .options
-            .untagged
-            .removes_after(repository)
-            .is_none()
+    /// Returns which repositories remove untagged manifests.
+    pub fn untagged_policy(&self) -> &UntaggedPolicy {
+        &self.inner.options.untagged
     }
 
     /// Protects `digests` from collection until the pin drops: for work that checks them now and names them in a later

@@ -14,13 +14,19 @@ use crate::registry::ports::{Catalog, CommitError, RepositoryView, Staged, Store
 #[derive(Debug)]
 pub(super) struct StoreCatalog(pub(super) Store);
 
-/// A view, and the store that has the policies of its repositories.
+/// A view, and the store that has the policy of its repositories.
 #[derive(Debug)]
-struct Snapshot(engine::View, Store);
+struct Snapshot {
+    view: engine::View,
+    store: Store,
+}
 
 impl Catalog for StoreCatalog {
     fn view(&self) -> BoxFuture<'_, Result<Box<dyn View>>> {
-        let view: Box<dyn View> = Box::new(Snapshot(self.0.view(), self.0.clone()));
+        let view: Box<dyn View> = Box::new(Snapshot {
+            view: self.0.view(),
+            store: self.0.clone(),
+        });
         future::ready(Ok(view)).boxed()
     }
 
@@ -50,7 +56,7 @@ impl Snapshot {
         &'a self,
         read: impl Fn(&engine::View) -> engine::Result<T> + Send + 'a,
     ) -> BoxFuture<'a, Result<T>> {
-        async move { self.0.read(read).await.map_err(error) }.boxed()
+        async move { self.view.read(read).await.map_err(error) }.boxed()
     }
 }
 
@@ -65,7 +71,7 @@ impl View for Snapshot {
                 let repository = SnapshotRepository {
                     view: view.clone(),
                     id: found.id(),
-                    keeps_untagged: self.1.keeps_untagged(name),
+                    store: self.store.clone(),
                 };
                 Box::new(repository) as Box<dyn RepositoryView>
             }))
@@ -108,7 +114,7 @@ fn stored(digest: Digest, found: engine::BlobInfo, needs_lease: bool) -> StoredB
 struct SnapshotRepository {
     view: engine::View,
     id: RepositoryId,
-    keeps_untagged: bool,
+    store: Store,
 }
 
 impl SnapshotRepository {
@@ -151,7 +157,8 @@ impl RepositoryView for SnapshotRepository {
             let Some(found) = self.view.blob(&digest)? else {
                 return Ok(None);
             };
-            let needs_lease = repository.manifest_needs_lease(&digest, self.keeps_untagged)?;
+            let policy = self.store.untagged_policy();
+            let needs_lease = repository.manifest_needs_lease(&digest, policy)?;
             Ok(Some(stored(digest, found, needs_lease)))
         })
     }

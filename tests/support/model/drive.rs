@@ -521,13 +521,13 @@ impl Client {
 
     /// Checks a manifest as a HEAD by digest does: if something may remove it, the answer leases it.
     async fn head_manifest(&self, repository: &str, digest: Digest) -> Result<(), Error> {
-        let keeps = self.store.keeps_untagged(repository);
+        let policy = self.store.untagged_policy();
         let look = |view: &View| {
             let Some(found) = view.repository(repository)? else {
                 return Ok(None);
             };
             let there = found.manifest(&digest)?.is_some();
-            let needs_lease = found.manifest_needs_lease(&digest, keeps)?;
+            let needs_lease = found.manifest_needs_lease(&digest, policy)?;
             Ok(there.then_some(needs_lease))
         };
         let begun = self.env.clock.monotonic();
