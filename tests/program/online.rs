@@ -187,3 +187,23 @@ fn signalled_while_opening(data: &Path) -> (Option<i32>, String) {
     let stderr = String::from_utf8(output.stderr).unwrap();
     (output.status.code(), stderr)
 }
+
+/// Guards: a reader of standard error that stops reading, like a pager or a stalled collector of logs, does not stop the
+/// server. Each collection that is started logs a line; a pipe has room for 64 KiB.
+#[test]
+fn log_lines_that_nobody_reads_stop_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Serving::start(directory.path(), &["--collection-manual"]);
+    let socket = directory.path().join("admin.sock");
+    for _ in 0..1000 {
+        let stream = UnixStream::connect(&socket).unwrap();
+        let body = br#"{"operation":"start_collection","dry_run":false,"full":false}"#;
+        let head = "POST /v1/admin HTTP/1.1\r\nHost: tonnage";
+        assert_eq!(send_over(stream, head, "application/json", body).0, 200);
+    }
+    server.signal("-TERM");
+    let (code, log) = server.end();
+    assert_eq!(code, Some(0));
+    // What was queued meanwhile is there.
+    assert!(log.len() > 64 << 10 && log.contains("the store is closed"));
+}

@@ -45,5 +45,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
                 format!("the runtime could not be started: {error}"),
             )
         })?;
-    runtime.block_on(serve::serve(options))
+    let ended = runtime.block_on(serve::serve(options));
+    logging::flush();
+    ended
 }

@@ -1,29 +1,39 @@
 //! Log lines: text for people, JSON for programs, both on standard error.
 //!
-//! Owns: the one subscriber of the process.
+//! Owns: the one subscriber of the process. Lines are written by a thread of their own ([`lines`]).
 //! Refuses: colour outside of terminals, or if `NO_COLOR` is set.
 
 mod fields;
+mod lines;
 
 use std::io::{self, IsTerminal as _};
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::serve::threads;
 use fields::PlainFields;
+use lines::Lines;
+
+/// The lines of the process, once logging has started.
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// Starts logging at `level` and above. Other libraries log from `warn` only, so that `debug` shows messages of this
 /// program.
 pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
     let others = if level == "error" { "error" } else { "warn" };
     let filter = format!("{others},tonnage={level},tonnage_server={level},tonnage_engine={level}");
+    let lines = Lines::start(io::stderr(), report_dropped)
+        .map_err(|error| threads::of_threads(format!("no thread for the log: {error}")))?;
+    let lines = LINES.get_or_init(|| lines).clone();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         // Otherwise it would report to stderr that stderr cannot be written, and panic if that fails: on a full disk,
         // in a request.
         .log_internal_errors(false)
-        .with_writer(io::stderr);
+        .with_writer(lines);
     let started = if json {
         builder.json().flatten_event(true).try_init()
     } else {
@@ -34,4 +44,19 @@ pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
             .try_init()
     };
     started.map_err(|error| Failure::new(Exit::Usage, format!("logging cannot start: {error}")))
+}
+
+fn report_dropped(lines: u64) {
+    tracing::warn!(
+        lines,
+        "log lines were dropped, because standard error was not read"
+    );
+}
+
+/// Waits until what was logged is written, unless nobody reads it: before something else is written to standard error,
+/// and at the end.
+pub(crate) fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush();
+    }
 }

@@ -20,6 +20,7 @@ use self::files::{Share, Shares};
 use self::signals::Signals;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::logging;
 
 /// Options of `serve`.
 #[derive(Debug)]
@@ -70,6 +71,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     if options.json {
         started.log();
     } else {
+        logging::flush();
         started.print();
     }
     started.warn();
@@ -151,6 +153,7 @@ async fn run(bound: Bound, store: Store, mut signals: Signals) -> Result<(), Fai
     reason = "a second signal ends the process at once; no destructor may delay it"
 )]
 fn exit_by_signal(signal: i32) -> ! {
+    logging::flush();
     std::process::exit(128 + signal)
 }
 

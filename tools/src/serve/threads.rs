@@ -10,8 +10,8 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// Threads besides those that run requests: one for each of the seven I/O lanes, one for computations, one for large
-/// manifests.
-const BESIDE_WORKERS: usize = 9;
+/// manifests, one for the log.
+const BESIDE_WORKERS: usize = 10;
 
 /// Fails if a server with `workers` threads for requests cannot start all threads that it needs.
 pub(crate) fn check(workers: usize) -> Result<(), Failure> {
