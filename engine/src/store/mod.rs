@@ -300,16 +300,25 @@ impl Store {
     /// compacts others if that is asked for. The store does the same by itself, from time to time.
     pub async fn collect(&self, request: CollectionRequest) -> Result<CollectionReport> {
         let job = self.begin_job(JobKind::Collection);
-        self.collect_as(&job, request).await
+        let mut report = self.collect_as(&job, request).await?;
+        if request.full && !request.dry_run {
+            report.compaction = self.compact_as(&job).await?;
+        }
+        Ok(report)
     }
 
-    /// Does the same as a job that the caller began. A compaction is its second phase, of that kind.
+    /// Runs the first phase of a collection as a job that the caller began. A dry run has no other.
     pub async fn collect_as(
         &self,
         job: &Job,
         request: CollectionRequest,
     ) -> Result<CollectionReport> {
         collection::collect(&self.inner, job, request).await
+    }
+
+    /// Runs the second phase of a full collection: compacts until hardly any dead bytes are left.
+    pub async fn compact_as(&self, job: &Job) -> Result<CompactionReport> {
+        compaction::compact_fully(&self.inner, job).await
     }
 
     /// Returns the totals of collection since the store was opened.

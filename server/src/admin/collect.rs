@@ -4,9 +4,7 @@
 //! which jobs run (`started`).
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::{
-    CollectionReport, CollectionRequest, CompactionReport, Error, Job, JobKind, Store,
-};
+use tonnage_engine::{CollectionReport, CollectionRequest, CompactionReport, Job, JobKind, Store};
 
 use super::error::AdminError;
 use super::started::{JobState, StartedJob, StartedJobs};
@@ -136,27 +134,46 @@ pub(super) fn start_collection(
         was_closed,
         list_max: LISTED_MAX,
     };
-    let work = |job| async move { JobState::ended(collect(&store, &job, cycle).await) };
+    let work = |job| async move { collect(&store, &job, cycle).await };
     collections.start(JobKind::Collection, request, || None, work)
 }
 
+/// Runs both phases. If the second one ends early, the first one's report stands.
 async fn collect(
     store: &Store,
     job: &Job,
     request: CollectionRequest,
-) -> Result<CollectedGarbage, Error> {
-    let report = store.collect_as(job, request).await?;
-    let removed = report.manifests > 0 || report.blobs > 0 || report.segments > 0;
-    let changed = removed || report.compaction.segments > 0;
-    if changed && !request.dry_run {
-        let CollectionReport {
-            manifests,
-            blobs,
-            bytes,
-            segments,
-            ..
-        } = report;
-        let compacted = report.compaction.segments;
+) -> JobState<CollectedGarbage> {
+    let mut report = match store.collect_as(job, request).await {
+        Ok(report) => report,
+        Err(error) => return JobState::failed(&error, None),
+    };
+    let mut ended = Ok(());
+    if request.full && !request.dry_run {
+        match store.compact_as(job).await {
+            Ok(compaction) => report.compaction = compaction,
+            Err(error) => ended = Err(error),
+        }
+    }
+    if !request.dry_run {
+        log(&report);
+    }
+    match ended {
+        Ok(()) => JobState::Complete(report.into()),
+        Err(error) => JobState::failed(&error, Some(report.into())),
+    }
+}
+
+fn log(report: &CollectionReport) {
+    let CollectionReport {
+        manifests,
+        blobs,
+        bytes,
+        segments,
+        ..
+    } = *report;
+    let compacted = report.compaction.segments;
+    if manifests + blobs + segments + compacted > 0 {
         tracing::info!(
             manifests,
             blobs,
@@ -166,5 +183,4 @@ async fn collect(
             "the operator collected garbage"
         );
     }
-    Ok(report.into())
 }

@@ -60,11 +60,16 @@ impl<T> JobState<T> {
     pub(super) fn ended(result: Result<T, Error>) -> Self {
         match result {
             Ok(done) => Self::Complete(done),
-            Err(error) => Self::Failed {
-                why: error.to_string(),
-                cancelled: matches!(error, Error::Cancelled),
-                so_far: None,
-            },
+            Err(error) => Self::failed(&error, None),
+        }
+    }
+
+    /// Returns the state of a job that ended early.
+    pub(super) fn failed(error: &Error, so_far: Option<T>) -> Self {
+        Self::Failed {
+            why: error.to_string(),
+            cancelled: matches!(error, Error::Cancelled),
+            so_far,
         }
     }
 }

@@ -53,29 +53,42 @@ struct Collection {
 pub(crate) fn run(arguments: &Collect) -> Result<Exit, Failure> {
     let (dry_run, full) = (arguments.dry_run, arguments.full);
     let mut target = Target::find(&arguments.target)?;
-    let found = collect(&mut target, StartCollection { dry_run, full })?;
-    show(dry_run, full, found, arguments.json)
+    collect(
+        &mut target,
+        StartCollection { dry_run, full },
+        arguments.json,
+    )
 }
 
 /// Collects and compacts a closed store, or prints what that would remove.
 pub(crate) fn compact(arguments: &Compact) -> Result<Exit, Failure> {
     let (dry_run, full) = (arguments.dry_run, true);
     let mut target = Target::closed(&arguments.flags)?;
-    let found = collect(&mut target, StartCollection { dry_run, full });
-    let found = found.map_err(|failure| {
+    let ended = collect(
+        &mut target,
+        StartCollection { dry_run, full },
+        arguments.json,
+    );
+    ended.map_err(|failure| {
         if failure.exit == Exit::InUse {
             return failure.hint("or let the server do it: tonnage collect --full");
         }
         failure
-    })?;
-    show(dry_run, full, found, arguments.json)
+    })
 }
 
-fn collect(target: &mut Target, start: StartCollection) -> Result<CollectedGarbage, Failure> {
+fn collect(target: &mut Target, start: StartCollection, json: bool) -> Result<Exit, Failure> {
     let details = |_: &CollectedGarbage| String::new();
-    match run_job(target, start, |job| GetCollection { job }, details)? {
-        Ended::Complete(found) => Ok(found),
-        Ended::Failed { what, .. } => {
+    let ended = run_job(target, start, |job| GetCollection { job }, details)?;
+    match ended {
+        Ended::Complete(found) => {
+            show(start, found, json)?;
+            Ok(Exit::Done)
+        }
+        Ended::Failed { what, so_far } => {
+            if let Some(found) = so_far {
+                show(start, found, json)?;
+            }
             let what = format!("the collection ended early: {what}");
             Err(Failure::new(Exit::Disk, what)
                 .hint("what it removed is removed; repeat the command"))
@@ -83,17 +96,16 @@ fn collect(target: &mut Target, start: StartCollection) -> Result<CollectedGarba
     }
 }
 
-fn show(dry_run: bool, full: bool, found: CollectedGarbage, json: bool) -> Result<Exit, Failure> {
+fn show(start: StartCollection, found: CollectedGarbage, json: bool) -> Result<(), Failure> {
     let collection = Collection {
-        removed: !dry_run,
+        removed: !start.dry_run,
         found,
     };
     if json {
         output::json(&collection)?;
-    } else {
-        print(&collection, full)?;
+        return Ok(());
     }
-    Ok(Exit::Done)
+    print(&collection, start.full)
 }
 
 fn print(collection: &Collection, full: bool) -> Result<(), Failure> {

@@ -24,7 +24,7 @@ use crate::extent::Lsn;
 use crate::jobs::Job;
 use crate::store::Inner;
 use crate::store::background::{row_seen, yield_now};
-use crate::store::compaction::{self, CompactionReport};
+use crate::store::compaction;
 use crate::store::purge;
 use crate::store::reclaim::reclaim;
 use crate::store::repeated_job::RepeatedJob;
@@ -56,7 +56,8 @@ pub(super) async fn run_due(inner: &Inner, job: &mut RepeatedJob) -> Result<Coll
     cycle.end().await
 }
 
-/// Runs one cycle now, as `job`, which continues with compaction if that was asked for.
+/// Runs one cycle now, as `job`. A full one still lacks its compaction, for which the next cycle need not wait; a dry
+/// run says what that would do.
 pub(in crate::store) async fn collect(
     inner: &Inner,
     job: &Job,
@@ -71,22 +72,10 @@ pub(in crate::store) async fn collect(
     let mut cycle = cycle.await?;
     cycle.settle_manifests(job).await?;
     cycle.settle_suspects(job).await?;
-    // The next cycle need not wait for compaction.
     let mut report = cycle.end().await?;
-    if full && !dry_run {
-        let (manifests, blobs, bytes) = (report.manifests, report.blobs, report.bytes);
-        tracing::info!(
-            manifests,
-            blobs,
-            bytes,
-            "garbage was collected; compaction follows"
-        );
+    if dry_run && full {
+        report.compaction = compaction::preview(inner).await?;
     }
-    report.compaction = match (full, dry_run) {
-        (false, _) => CompactionReport::default(),
-        (true, true) => compaction::preview(inner).await?,
-        (true, false) => compaction::compact_fully(inner, job).await?,
-    };
     Ok(report)
 }
 
