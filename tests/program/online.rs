@@ -188,8 +188,8 @@ fn signalled_while_opening(data: &Path) -> (Option<i32>, String) {
     (output.status.code(), stderr)
 }
 
-/// Guards: a reader of standard error that stops reading, like a pager or a stalled collector of logs, does not stop the
-/// server. Each collection that is started logs a line; a pipe has room for 64 KiB.
+/// Guards: a reader of standard error that stops reading, like a pager, does not stop the server. Each collection that
+/// is started logs a line; a pipe has room for 64 KiB.
 #[test]
 fn log_lines_that_nobody_reads_stop_nobody() {
     let directory = tempfile::tempdir().unwrap();
