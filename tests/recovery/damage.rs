@@ -4,14 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
-use tonnage_engine::{Digest, Error, Layout, OpenReport, Options, Store};
+use tonnage_engine::vocabulary::Change;
+use tonnage_engine::{Algorithm, Digest, Error, FinishedBlob, Layout, OpenReport, Options, Store};
 use tonnage_tests::machine::{Fault, Image, Machine, OpKind};
 use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
 use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use super::check;
+use super::collection::{commit, put};
 use super::workload::{Progress, Script, leave, manifest, push};
 
 const SEED: u64 = 1;
@@ -483,6 +486,54 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
         }
     });
     whole
+}
+
+/// Guards: every blob of a lost segment is listed once for whoever heals it, also if there are more than a step of the
+/// scan looks at, and whatever else references them.
+#[test]
+fn all_blobs_of_a_lost_segment_are_listed() {
+    const BLOBS: u32 = 5000;
+    let machine = Machine::new(SEED, &check::empty_disk());
+    let mut expected: Vec<_> = machine.executor.block_on(async {
+        let (store, _) = open(&machine).await.expect("the store opens");
+        let mut all = Vec::new();
+        for (salt, first) in (0..).zip((0..BLOBS).step_by(500)) {
+            let mut staged = Vec::new();
+            for number in first..first + 500 {
+                let content = Bytes::copy_from_slice(&number.to_le_bytes());
+                staged.push(store.put_small(content, Algorithm::Sha256).await.unwrap());
+            }
+            let some: Vec<_> = staged.iter().map(FinishedBlob::digest).collect();
+            let links = some.iter().copied().map(Change::Link).collect();
+            commit(&store, "a", staged, links).await;
+            // It references half of them.
+            all.push(put(&store, "a", salt, &some[..250]).await);
+            all.extend(some);
+        }
+        store.close().await.expect("the store closes");
+        all
+    });
+    machine.executor.settle();
+    let mut image = machine.disk.live_image();
+    let segments = files(&image, "segment");
+    assert!(
+        segments
+            .iter()
+            .all(|path| image.files.remove(path).is_some())
+    );
+    let machine = Machine::new(SEED, &image);
+    let mut listed = machine.executor.block_on(async {
+        let (store, _) = open(&machine).await.expect("the store opens");
+        let (mut damaged, mut listed) = (store.damaged_blobs(), Vec::new());
+        while let Some((digest, _)) = damaged.next().await.unwrap() {
+            listed.push(digest);
+        }
+        store.close().await.expect("the store closes");
+        listed
+    });
+    listed.sort_unstable();
+    expected.sort_unstable();
+    assert!(listed == expected, "{} of {}", listed.len(), expected.len());
 }
 
 /// Guards: empty directories may be missing, as in some copies of a store. Without `uploads/` it opens, and `fsck` has
