@@ -21,7 +21,6 @@ pub(crate) struct Serve {
 pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
     let config = config::load(&arguments.flags).into_valid()?.config;
     let json = config.log_format == "json";
-    logging::start(config.log_level, json)?;
     let options = ServeOptions {
         data: config.data()?,
         store: config.store,
@@ -34,6 +33,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let workers = config.worker_threads.unwrap_or_else(cores);
     threads::check(workers)?;
+    logging::start(config.log_level, json)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("tonnage-worker")
