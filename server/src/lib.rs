@@ -19,7 +19,7 @@ pub mod repair;
 pub mod runtime;
 mod server;
 mod telemetry;
-mod tls;
+pub mod tls;
 mod transport;
 
 #[cfg(feature = "fuzz-entry")]

@@ -12,6 +12,7 @@ mod repair;
 mod scrub;
 mod serving;
 mod stopped;
+mod tls;
 mod usage;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -45,7 +45,7 @@ impl Serving {
         let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (mut banner, mut url) = (String::new(), None);
         // The last line of the banner is the one for podman.
-        while !banner.contains("podman") {
+        while !banner.contains("podman pull") {
             let mut line = String::new();
             assert!(
                 stderr.read_line(&mut line).expect("UTF-8") > 0,

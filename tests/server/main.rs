@@ -27,6 +27,7 @@ mod sparse;
 mod strict;
 mod tags;
 mod takeover;
+mod tls;
 mod transport;
 mod unread;
 mod uploads;

@@ -10,7 +10,7 @@ use http::header::{ACCEPT, AUTHORIZATION, LOCATION, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Empty;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -20,6 +20,7 @@ use super::reason::describe;
 use super::redirect::{self, REDIRECTS_MAX};
 use crate::clock::RunningClock;
 use crate::registry::peer::PeerError;
+use crate::tls::https_connector;
 
 /// Connections that are kept for the next request.
 const IDLE_MAX: usize = 2;
@@ -43,14 +44,9 @@ pub(super) struct Fields {
 impl Connections {
     pub(super) fn new(tls: rustls::ClientConfig, limits: PeerLimits, clock: RunningClock) -> Self {
         let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limits.connect));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+        let connector = https_connector(tls, tcp);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.connect)

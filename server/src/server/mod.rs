@@ -28,6 +28,7 @@ use crate::frontends::admin::probes::{ProbeState, Probes};
 use crate::frontends::oci::{ManifestMemory, OciFrontEnd, OciState};
 use crate::registry::{Limits, Registry};
 use crate::telemetry::Metrics;
+use crate::tls::ServerTls;
 use crate::transport::accept::{Listener, listen};
 use crate::transport::connection_limits::ConnectionLimits;
 use crate::transport::host::HostPolicy;
@@ -130,15 +131,23 @@ impl Bound {
         self.run_registry(registry, vec![metrics], shutdown).await
     }
 
+    /// Encrypts the connections of the registry from now on.
+    pub fn set_tls(&mut self, tls: ServerTls) {
+        self.options.tls = Some(tls);
+    }
+
     /// Serves a registry over any pair of ports until `shutdown` resolves and connections are drained. `collectors`
     /// add what the storage counts to the metrics.
     pub async fn run_registry(
         self,
         registry: Registry,
-        collectors: Vec<Box<dyn Collector>>,
+        mut collectors: Vec<Box<dyn Collector>>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let clock = RunningClock::start();
+        if let Some(tls) = &self.options.tls {
+            collectors.push(Box::new(tls.clone()));
+        }
         let metrics = Arc::new(Metrics::new(collectors));
         let requests = TaskTracker::new();
         let api = self.api(&registry, &clock, &metrics, &requests);
@@ -149,23 +158,19 @@ impl Bound {
         // Cancelled by its guard, so the admin listener ends after the registry in every case.
         let registry_ended = CancellationToken::new();
         let registry_runs = registry_ended.clone().drop_guard();
-        let admin = self.admin.map(|(listener, address)| {
+        let tls = self.options.tls.as_ref().map(ServerTls::config);
+        let hosts = self.probe_hosts();
+        let admin_tls = tls.clone().filter(|_| self.options.admin_tls);
+        let admin = self.admin.zip(hosts).map(|((listener, _), hosts)| {
             let state = ProbeState {
                 registry,
                 metrics,
                 draining: draining.clone(),
             };
-            // `hostnames` are those of the registry. Probes and metrics collectors reach this listener by other names.
-            let loopback = address.ip().to_canonical().is_loopback();
-            let hostnames = if loopback {
-                self.options.hostnames.clone()
-            } else {
-                Vec::new()
-            };
-            let hosts = HostPolicy::new(address, hostnames);
             let probes = Probes::new(state, hosts);
             let operators = Listener {
                 socket: listener,
+                tls: admin_tls,
                 limits: Arc::new(operators),
                 connections_max: ADMIN_CONNECTIONS_MAX.min(connections_max),
                 drain: ADMIN_DRAIN,
@@ -178,11 +183,21 @@ impl Bound {
         };
         let listening = Listener {
             socket: self.api.0,
+            tls,
             limits: Arc::new(limits),
             connections_max,
             drain: self.options.drain,
         };
-        listening.serve(OciFrontEnd(api), shutdown).await;
+        let renewal = async {
+            match &self.options.tls {
+                Some(tls) => tls.keep_current().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = listening.serve(OciFrontEnd(api), shutdown) => {}
+            () = renewal => {}
+        }
         // A push whose connection was closed saves what it received, so the store must stay open until then.
         requests.close();
         if let Err(_late) = clock.timeout(CUT_REQUESTS_MAX, requests.wait()).await {
@@ -195,6 +210,16 @@ impl Bound {
             admin.await?;
         }
         Ok(())
+    }
+
+    /// Returns the hosts that the admin listener serves. `hostnames` are those of the registry; beyond loopback, probes
+    /// and collectors of metrics reach this listener by other names.
+    fn probe_hosts(&self) -> Option<HostPolicy> {
+        let address = self.admin_address()?;
+        let loopback = address.ip().to_canonical().is_loopback();
+        let hostnames = self.options.hostnames.clone();
+        let hostnames = if loopback { hostnames } else { Vec::new() };
+        Some(HostPolicy::new(address, hostnames))
     }
 
     fn connection_limits(&self, clock: &RunningClock) -> ConnectionLimits {

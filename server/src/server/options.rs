@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::access::{Anonymous, Authenticator, GrantAll, Policy};
 use crate::frontends::oci::Locations;
 use crate::registry::Limits;
+use crate::tls::ServerTls;
 use crate::transport::connection_limits::Http2Options;
 use crate::transport::host::Hostname;
 
@@ -19,6 +20,10 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// Address of metrics and health; `None` for neither.
     pub admin_listen: Option<SocketAddr>,
+    /// How connections to `listen` are encrypted; `None` if they are not.
+    pub tls: Option<ServerTls>,
+    /// Whether connections to `admin_listen` are encrypted, too, if those of the registry are.
+    pub admin_tls: bool,
     /// Who sends a request.
     pub authenticator: Arc<dyn Authenticator>,
     /// Who may do what.
@@ -62,6 +67,8 @@ impl Default for ServerOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 5001))),
+            tls: None,
+            admin_tls: false,
             authenticator: Arc::new(Anonymous),
             policy: Arc::new(GrantAll),
             limits: Limits::default(),

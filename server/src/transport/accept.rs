@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,8 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
+    /// How handshakes are answered, if connections are encrypted.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) limits: Arc<ConnectionLimits>,
     pub(crate) connections_max: usize,
     pub(crate) drain: Duration,
@@ -69,13 +72,20 @@ impl Listener {
                 match decision {
                     Decision::Serve(stream, slot) => {
                         set_nodelay(&stream);
-                        connections.spawn(connection::serve(
-                            stream,
-                            slot,
-                            front_end.service(),
-                            Arc::clone(&self.limits),
-                            draining.clone(),
-                        ));
+                        let (service, limits) = (front_end.service(), Arc::clone(&self.limits));
+                        let draining = draining.clone();
+                        match &self.tls {
+                            None => connections
+                                .spawn(connection::serve(stream, slot, service, limits, draining)),
+                            Some(tls) => connections.spawn(connection::serve_tls(
+                                stream,
+                                Arc::clone(tls),
+                                slot,
+                                service,
+                                limits,
+                                draining,
+                            )),
+                        };
                     }
                     Decision::Close(stream) => {
                         tracing::debug!("a connection was closed: too many wait for a slot");

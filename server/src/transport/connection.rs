@@ -1,11 +1,13 @@
 //! One connection, from its first byte to its end.
 //!
-//! Owns: [`serve`].
+//! Owns: [`serve`], and [`serve_tls`] for encrypted ones.
 //! Refuses: accepting (`accept`), evicting (`slots`), deciding when a connection is over (`supervision`), closing it
 //! (`close`), and bytes (`watched_stream` and the bodies).
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -13,6 +15,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::active_requests::ActiveRequests;
@@ -27,6 +33,11 @@ use super::supervision::Supervisor;
 use super::tracked_body::TrackedBody;
 use super::watched_stream::WatchedStream;
 use crate::clock::RunningClock;
+
+/// Time that a TLS handshake may take, with two or three round trips.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(30);
+/// The answer to plain HTTP where TLS is expected.
+const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 53\r\n\r\nthis registry is reached by TLS: use https://, please";
 
 /// Serves one connection until it ends, and closes it. Once `draining` is cancelled it accepts no further requests.
 pub(super) async fn serve<S: Service>(
@@ -46,7 +57,10 @@ pub(super) async fn serve<S: Service>(
         return;
     };
     let facts = match stream.peer() {
-        Ok(peer) => ConnectionFacts { peer },
+        Ok(peer) => ConnectionFacts {
+            peer,
+            is_tls: stream.is_tls(),
+        },
         Err(error) => {
             tracing::debug!(%error, "a client disconnected before its first request");
             return;
@@ -72,6 +86,59 @@ pub(super) async fn serve<S: Service>(
     let close = answer_requests(socket, speaks_http2, service, facts, supervisor).await;
     if let Ok(stream) = returned.try_recv() {
         close::end(stream, close, &slot, &limits.clock).await;
+    }
+}
+
+/// Answers the handshake of a connection, then serves it in the same way.
+pub(super) async fn serve_tls<S: Service>(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+    slot: Slot,
+    service: S,
+    limits: Arc<ConnectionLimits>,
+    draining: CancellationToken,
+) {
+    let opening = limits
+        .clock
+        .timeout(HANDSHAKE_TIME_MAX, handshake(stream, tls));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        _ = slot.evicted() => return,
+        () = stop_waiting(&draining, &limits.clock) => return,
+    };
+    match opened {
+        Ok(Opened::Encrypted(stream)) => serve(*stream, slot, service, limits, draining).await,
+        Ok(Opened::Plain(stream)) => {
+            tracing::debug!("a client sent plain HTTP to a port for TLS");
+            // Nothing was written before, so there is room. A client that has gone needs no answer.
+            stream.try_write(PLAIN_HTTP_ANSWER).unwrap_or_default();
+            close::end(stream, Close::Linger, &slot, &limits.clock).await;
+        }
+        Ok(Opened::Failed(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_elapsed) => tracing::debug!("a TLS handshake was not completed in time"),
+    }
+}
+
+/// A connection to a port for TLS, after its first bytes.
+enum Opened {
+    Encrypted(Box<TlsStream<TcpStream>>),
+    /// The client does not use TLS.
+    Plain(TcpStream),
+    Failed(io::Error),
+}
+
+/// Answers a TLS handshake.
+async fn handshake(stream: TcpStream, tls: Arc<ServerConfig>) -> Opened {
+    let mut first = [0];
+    // The records of a handshake begin with 22, the methods of HTTP with a letter.
+    match stream.peek(&mut first).await {
+        Ok(1) if first.iter().all(u8::is_ascii_uppercase) => return Opened::Plain(stream),
+        Ok(_) => {}
+        Err(error) => return Opened::Failed(error),
+    }
+    match TlsAcceptor::from(tls).accept(stream).await {
+        Ok(stream) => Opened::Encrypted(Box::new(stream)),
+        Err(error) => Opened::Failed(error),
     }
 }
 
@@ -146,7 +213,6 @@ async fn answer_requests<S: Service>(
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::time::Duration;
 
     use http::{Response, Version};
     use http_body_util::Full;

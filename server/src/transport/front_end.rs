@@ -59,6 +59,8 @@ pub(crate) trait AnswerMemory: Send + Sync + Debug {
 pub struct ConnectionFacts {
     /// The address of the client's end.
     pub peer: SocketAddr,
+    /// Whether it is encrypted.
+    pub is_tls: bool,
 }
 
 /// The client of one request.

@@ -9,9 +9,15 @@ use std::net::SocketAddr;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// Bytes in both directions, and the operations of the transport on the socket below.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Returns whether the bytes are encrypted.
+    fn is_tls(&self) -> bool {
+        false
+    }
+
     /// Returns the address of the client's end. Fails if the client has disconnected.
     fn peer(&self) -> io::Result<SocketAddr>;
 
@@ -33,6 +39,24 @@ impl Stream for TcpStream {
 
     fn set_reset_on_drop(&self) -> io::Result<()> {
         self.set_zero_linger()
+    }
+}
+
+impl<S: Stream> Stream for TlsStream<S> {
+    fn is_tls(&self) -> bool {
+        true
+    }
+
+    fn peer(&self) -> io::Result<SocketAddr> {
+        self.get_ref().0.peer()
+    }
+
+    fn set_unsent_max(&self, bytes: u32) -> io::Result<()> {
+        self.get_ref().0.set_unsent_max(bytes)
+    }
+
+    fn set_reset_on_drop(&self) -> io::Result<()> {
+        self.get_ref().0.set_reset_on_drop()
     }
 }
 

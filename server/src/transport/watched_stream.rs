@@ -64,6 +64,8 @@ pub(super) struct WatchedStream<S: Stream> {
     unread_max: Duration,
     /// Since when there is no room to write.
     blocked_since: Option<Duration>,
+    /// Whether only a flush waits for room.
+    is_flush_blocked: bool,
     unsent: UnsentLimit,
     clock: RunningClock,
     /// Fires at `blocked_since + unread_max`.
@@ -100,6 +102,7 @@ impl<S: Stream> WatchedStream<S> {
             slot,
             unread_max: limits.unread_timeout,
             blocked_since: None,
+            is_flush_blocked: false,
             unsent,
             clock: limits.clock.clone(),
             alarm: None,
@@ -191,6 +194,7 @@ impl<S: Stream> WatchedStream<S> {
             let count = *written.as_ref().unwrap_or(&0);
             let pause = self.pause();
             self.blocked_since = None;
+            self.is_flush_blocked = false;
             if let Some(stream) = &self.stream {
                 self.unsent.record_written(stream.get_ref(), count, pause);
             }
@@ -199,13 +203,18 @@ impl<S: Stream> WatchedStream<S> {
             self.record_written(pieces, count);
             return outcome;
         }
+        ready!(self.poll_blocked(cx));
+        Poll::Ready(Err(late("the client does not read its answer")))
+    }
+
+    /// Records that there is no room to write. Ready once the client has read nothing for too long.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.blocked_since.get_or_insert_with(|| self.clock.now());
         self.slot.set_blocked(Some(since));
         let until = since.saturating_add(self.unread_max);
         let alarm = self.alarm.get_or_insert_with(|| self.clock.alarm_at(until));
         alarm.set(until);
-        ready!(Pin::new(alarm).poll(cx));
-        Poll::Ready(Err(late("the client does not read its answer")))
+        Pin::new(alarm).poll(cx)
     }
 }
 
@@ -296,11 +305,101 @@ impl<S: Stream> AsyncWrite for WatchedStream<S> {
             .is_some_and(|stream| stream.get_ref().is_write_vectored())
     }
 
+    /// Flushes. A stream over another one has bytes left if there is no room for them below.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(cx)
+        if let Poll::Ready(flushed) = self.stream()?.poll_flush(cx) {
+            if std::mem::take(&mut self.is_flush_blocked) {
+                self.blocked_since = None;
+                self.slot.set_blocked(None);
+            }
+            return Poll::Ready(flushed);
+        }
+        // A write that has no room stays blocked when a flush below it ends.
+        self.is_flush_blocked |= self.blocked_since.is_none();
+        ready!(self.poll_blocked(cx));
+        Poll::Ready(Err(late("the client does not read its answer")))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream()?.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::net::{IpAddr, SocketAddr};
+
+    use super::super::connection_limits::Http2Options;
+    use super::super::slots::Slots;
+    use super::*;
+    use crate::clock;
+
+    /// A stream over another one that has no room: it takes bytes, and cannot pass them on.
+    struct Stuck;
+
+    impl AsyncRead for Stuck {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl Stream for Stuck {
+        fn peer(&self) -> io::Result<SocketAddr> {
+            Ok(([10, 0, 0, 1], 1).into())
+        }
+
+        fn set_unsent_max(&self, _: u32) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_reset_on_drop(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Guards: the time for which an answer may be left unread also counts if all of it is written, and its last bytes
+    /// wait in a stream below, such as TLS.
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_that_has_no_room_ends() {
+        let clock = RunningClock::start();
+        let unread = Duration::from_secs(10);
+        let limits = ConnectionLimits::new(unread, unread, &Http2Options::default(), &clock);
+        let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
+        let requests = ActiveRequests::new(Arc::new(slot.unwrap()), &clock);
+        let (stream, _returned) =
+            WatchedStream::new(Stuck, Bytes::new(), false, &limits, &requests, None);
+        let mut stream = std::pin::pin!(stream);
+        let written = poll_fn(|cx| stream.as_mut().poll_write(cx, b"answer")).await;
+        assert_eq!(written.unwrap(), 6);
+        let mut flushed = std::pin::pin!(poll_fn(|cx| stream.as_mut().poll_flush(cx)));
+        assert!(flushed.as_mut().now_or_never().is_none());
+        clock::pass(unread / 2).await;
+        assert!(flushed.as_mut().now_or_never().is_none());
+        clock::pass(unread).await;
+        let late = flushed.await.unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -75,7 +75,7 @@ fn row(option: &OptionInfo) -> Row<'_> {
 /// Returns a value for programs: sizes in bytes, durations in milliseconds.
 fn json(form: Form, text: &str) -> Value {
     let value = match form {
-        Form::Path | Form::Address | Form::Word => None,
+        Form::Path | Form::File | Form::Address | Form::Word => None,
         // A number may also be a word, such as `auto`.
         Form::Switch | Form::Number => serde_json::from_str(text).ok(),
         Form::Size => units::parse_size(text).ok().map(Value::from),

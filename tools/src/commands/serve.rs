@@ -21,8 +21,11 @@ pub(crate) struct Serve {
 pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
     let config = config::load(&arguments.flags).into_valid()?.config;
     let json = config.log_format == "json";
+    let data = config.data()?;
     let options = ServeOptions {
-        data: config.data()?,
+        tls: config.tls.source(&data, &config.server),
+        alpn: config.tls.preference(),
+        data,
         store: config.store,
         server: config.server,
         connections_set: config.connections_set,

@@ -1,11 +1,13 @@
 //! `tonnage smoke`: tests whether a registry works, and how fast, without another client.
 //!
 //! Owns: arguments and the summary.
-//! Refuses: credentials and TLS, which it does not support.
+//! Refuses: credentials, which it does not support.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
+use tonnage_server::tls;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -17,9 +19,12 @@ use crate::units;
 /// Arguments of `smoke`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Smoke {
-    /// The registry: http://HOST:PORT
+    /// The registry: http://HOST:PORT or https://HOST:PORT
     #[arg(default_value = "http://127.0.0.1:5000")]
     url: String,
+    /// File with certificates of authorities to trust besides the system's, in PEM form
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Size of the large layer
     #[arg(long, default_value = "64 MiB", value_parser = size)]
     size: u64,
@@ -74,8 +79,10 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
         })?,
     };
     let repository = arguments.repository.clone();
+    let url = base_of(&arguments.url)?;
     let options = SmokeOptions {
-        url: base_of(&arguments.url)?,
+        tls: trusted(arguments, url.starts_with("https:"))?,
+        url,
         repository: repository.unwrap_or_else(|| format!("tonnage-smoke/{seed:016x}")),
         seed,
         size_bytes: arguments.size,
@@ -91,6 +98,19 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
         _ if recorder.is_unreachable() => Err(unreachable_registry(&options)),
         _ => Ok(Exit::Problems),
     }
+}
+
+/// Returns what is trusted.
+fn trusted(arguments: &Smoke, required: bool) -> Result<rustls::ClientConfig, Failure> {
+    let authorities = arguments.ca.as_ref().map(|path| {
+        std::fs::read_to_string(path).map_err(|error| {
+            let what = format!("{} cannot be read: {error}", path.display());
+            Failure::new(Exit::Usage, what)
+        })
+    });
+    let authorities = authorities.transpose()?;
+    tls::client_config(authorities.as_deref(), required)
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))
 }
 
 fn unreachable_registry(options: &SmokeOptions) -> Failure {
@@ -134,7 +154,7 @@ fn report(arguments: &Smoke, options: &SmokeOptions, recorder: &Recorder) -> Res
     Ok(())
 }
 
-/// Parses an address that a user typed into `http://host:port`.
+/// Parses an address that a user typed into `scheme://host:port`.
 fn base_of(url: &str) -> Result<String, Failure> {
     let usage = |what: String| Failure::new(Exit::Usage, what);
     let typed = if url.contains("://") {
@@ -145,8 +165,9 @@ fn base_of(url: &str) -> Result<String, Failure> {
     let uri: http::Uri = typed
         .parse()
         .map_err(|error| usage(format!("{url} is no address: {error}")))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(usage(format!("{url}: smoke supports plain http only")));
+    let scheme = uri.scheme_str().unwrap_or_default();
+    if !["http", "https"].contains(&scheme) {
+        return Err(usage(format!("{url}: write http:// or https://")));
     }
     let Some(authority) = uri.authority().filter(|a| !a.as_str().contains('@')) else {
         return Err(usage(format!(
@@ -158,7 +179,7 @@ fn base_of(url: &str) -> Result<String, Failure> {
             "{url}: a registry has no path; --repository names a repository"
         )));
     }
-    Ok(format!("http://{authority}"))
+    Ok(format!("{scheme}://{authority}"))
 }
 
 #[cfg(test)]
@@ -175,7 +196,8 @@ mod tests {
         ] {
             assert_eq!(base_of(typed).unwrap(), "http://127.0.0.1:5000");
         }
-        for wrong in ["https://a", "http://a/b", "http://u:p@a", "", "http://"] {
+        assert_eq!(base_of("https://a").unwrap(), "https://a");
+        for wrong in ["ftp://a", "http://a/b", "http://u:p@a", "", "http://"] {
             assert_eq!(base_of(wrong).unwrap_err().exit, Exit::Usage, "{wrong}");
         }
     }

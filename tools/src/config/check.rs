@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
         );
         reader.reject("listen", &what);
     }
+    config.tls.check(reader);
     let max = config.store.shared_segment_bytes / 2;
     if config.store.spill_threshold_bytes > max {
         let what = format!(

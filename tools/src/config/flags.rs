@@ -22,10 +22,14 @@ pub(crate) struct ConfigFlags {
 }
 
 /// Options that `-h` shows; `--help` shows all.
-const COMMON: [&str; 5] = [
+const COMMON: [&str; 9] = [
     "data",
     "listen",
     "admin_listen",
+    "hostnames",
+    "tls.mode",
+    "tls.cert",
+    "tls.key",
     "log.level",
     "insecure_anonymous",
 ];
@@ -58,6 +62,7 @@ fn flag(option: &OptionInfo) -> Arg {
             "{help} [variable: {variable}] [default: {default}]{range}"
         ))
         .help_heading(heading(option.key))
+        .visible_aliases(singular(option.key))
         .hide_short_help(!COMMON.contains(&option.key));
     if option.form == Form::Switch {
         return flag
@@ -68,9 +73,15 @@ fn flag(option: &OptionInfo) -> Arg {
     flag
 }
 
+/// Returns another name of a flag whose value is a list, for a list of one.
+fn singular(key: &str) -> Option<&'static str> {
+    (key == "hostnames").then_some("hostname")
+}
+
 /// Returns the heading in the help above the options of a table of the file.
 fn heading(key: &str) -> &'static str {
     match key.split_once('.') {
+        Some(("tls", _)) => "TLS",
         Some(("log", _)) => "Log",
         Some(("limits", _)) => "Limits",
         Some(("timeouts", _)) => "Timeouts",
@@ -85,6 +96,7 @@ fn heading(key: &str) -> &'static str {
 fn placeholder(form: Form) -> &'static str {
     match form {
         Form::Path => "DIR",
+        Form::File => "FILE",
         Form::Address => "ADDR",
         Form::Word => "WORD",
         Form::Switch => "BOOL",

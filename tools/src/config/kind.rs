@@ -18,7 +18,9 @@ use crate::units::{format_duration, format_size, parse_duration, parse_size};
 /// The syntax of values, for `--help` and JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
+    /// A directory.
     Path,
+    File,
     Address,
     Word,
     Switch,
@@ -109,6 +111,20 @@ pub(crate) fn path() -> Kind<PathBuf> {
         _ => Ok(PathBuf::from(text)),
     };
     Kind::new(Form::Path, parse, |path| path.display().to_string())
+}
+
+/// Returns the kind of files that may be absent.
+pub(crate) fn file_or_none() -> Kind<Option<PathBuf>> {
+    let parse = |text: &str| match text {
+        "" => Err(invalid(text, "the path of a file, or none")),
+        "none" => Ok(None),
+        _ => Ok(Some(PathBuf::from(text))),
+    };
+    let show = |path: &Option<PathBuf>| match path {
+        None => "none".to_owned(),
+        Some(path) => path.display().to_string(),
+    };
+    Kind::new(Form::File, parse, show)
 }
 
 /// Returns the kind of IP addresses with a port. Names are never resolved.

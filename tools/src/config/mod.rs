@@ -14,6 +14,7 @@ pub(crate) mod options;
 pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
 mod untagged;
 mod variables;
 

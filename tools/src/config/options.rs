@@ -12,10 +12,11 @@ use tonnage_engine::Options;
 use tonnage_server::ServerOptions;
 
 use crate::config::kind::{
-    address, address_or_off, count, duration, hosts, locations, path, registries, repositories,
-    size, size_or_auto, switch, threads, untagged_rules, word,
+    address, address_or_off, count, duration, file_or_none, hosts, locations, path, registries,
+    repositories, size, size_or_auto, switch, threads, untagged_rules, word,
 };
 use crate::config::reader::{OptionInfo, Reader};
+use crate::config::tls::TlsConfig;
 use crate::config::untagged::{self, UntaggedRule};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) log_level: &'static str,
     /// Format of log lines.
     pub(crate) log_format: &'static str,
+    /// How connections are encrypted.
+    pub(crate) tls: TlsConfig,
     /// The server's options.
     pub(crate) server: ServerOptions,
     /// The store's options.
@@ -75,6 +78,7 @@ impl Config {
             io: "auto",
             log_level: "info",
             log_format: "text",
+            tls: TlsConfig::default(),
             server: ServerOptions::default(),
             store: Options::default(),
             untagged: Vec::new(),
@@ -82,6 +86,7 @@ impl Config {
             open_files_set: false,
         };
         config.read_general(reader);
+        config.read_tls(reader);
         config.read_log(reader);
         config.read_limits(reader);
         config.read_timeouts(reader);
@@ -125,13 +130,27 @@ impl Config {
         reader.read("hostnames", &mut server.hostnames, hosts(),
             "Hosts under which clients reach the registry; on loopback, all but these and loopback hosts are rejected; * for any");
         reader.read("locations", &mut server.locations, locations(),
-            "Form of Location headers: relative; request, for http:// and the host of the request; or a URL such as https://registry.example");
+            "Form of Location headers: relative; request, for the scheme and the host of the request; or a URL such as https://registry.example");
         reader.read("drain_timeout", &mut server.drain, duration(Duration::ZERO..=DAY),
             "How long requests in flight may take to end after SIGTERM");
         reader.read("worker_threads", &mut self.worker_threads, threads(),
             "Threads that run requests; auto is one for each core");
         reader.read("io", &mut self.io, word(&["auto", "threads"]),
             "Backend for reading and writing files");
+    }
+
+    fn read_tls(&mut self, reader: &mut Reader) {
+        let tls = &mut self.tls;
+        reader.read("tls.mode", &mut tls.mode, word(&["off", "self", "files"]),
+            "Encrypt connections: with a certificate of an own authority, made for hostnames (self), or with the one in tls.cert (files)");
+        reader.read("tls.cert", &mut tls.cert, file_or_none(),
+            "Certificate in PEM form, followed by those of intermediate authorities; read again when it changes; implies tls.mode = files");
+        reader.read("tls.key", &mut tls.key, file_or_none(),
+            "Private key of tls.cert in PEM form");
+        reader.read("tls.prefer", &mut tls.prefer, word(&["http2", "http1"]),
+            "Protocol for clients that speak both");
+        reader.read("tls.admin", &mut self.server.admin_tls, switch(),
+            "Encrypt connections to admin_listen, too");
     }
 
     fn read_log(&mut self, reader: &mut Reader) {

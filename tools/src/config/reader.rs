@@ -48,8 +48,12 @@ impl OptionInfo {
         format!("TONNAGE_{}", key.to_ascii_uppercase())
     }
 
-    /// Returns the name of its flag without the dashes, such as `storage-spill-threshold`.
+    /// Returns the name of its flag without the dashes, such as `storage-spill-threshold`. The mode of a table has the
+    /// name of the table.
     pub(crate) fn flag(&self) -> String {
+        if let Some(table) = self.key.strip_suffix(".mode") {
+            return table.to_owned();
+        }
         self.key.replace(['.', '_'], "-")
     }
 }

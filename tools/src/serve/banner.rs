@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use tonnage_engine::OpenReport;
+use tonnage_server::tls::{OwnAuthority, TlsSource};
 
+use super::trust;
 use crate::output::note;
 
 /// The facts about a server that is ready.
@@ -19,19 +21,29 @@ pub(super) struct Started<'a> {
     pub(super) backend: &'a str,
     pub(super) configured: &'a str,
     pub(super) report: &'a OpenReport,
+    pub(super) tls: Option<&'a TlsSource>,
+    /// Whether connections to `admin` are encrypted, too.
+    pub(super) admin_tls: bool,
 }
 
 impl Started<'_> {
     /// Prints the facts as text.
     pub(super) fn print(&self) {
-        let (address, reach) = (self.address, reachable(self.address));
+        let address = self.address;
         note(&format!("tonnage {}", env!("CARGO_PKG_VERSION")));
         note(&format!("  data      {}", self.data.display()));
-        note(&format!("  registry  http://{address}"));
+        note(&format!("  registry  {}://{address}", self.scheme()));
         match self.admin {
-            Some(admin) => note(&format!(
-                "  admin     http://{admin} (/metrics /healthz /readyz)"
-            )),
+            Some(admin) => {
+                let scheme = if self.admin_tls {
+                    self.scheme()
+                } else {
+                    "http"
+                };
+                note(&format!(
+                    "  admin     {scheme}://{admin} (/metrics /healthz /readyz)"
+                ));
+            }
             None => note("  admin     off"),
         }
         note(&format!("  io        {} ({})", self.backend, self.why()));
@@ -43,14 +55,53 @@ impl Started<'_> {
         note(&format!(
             "  access    anyone who reaches {address} may push, pull and delete"
         ));
+        match self.tls {
+            Some(TlsSource::Own(own)) => self.print_authority(own),
+            Some(TlsSource::Files { certificate, .. }) => {
+                note(&format!("  tls       {}", certificate.display()));
+                self.print_next(&reachable(address).to_string(), "");
+            }
+            None => self.print_next(&reachable(address).to_string(), "=false"),
+        }
+    }
+
+    fn print_authority(&self, own: &OwnAuthority) {
+        let (path, hosts) = (own.authority_path(), own.hosts.join(", "));
+        note(&format!("  tls       for {hosts}"));
+        note(&format!("  authority {}", path.display()));
+        if let Ok(fingerprint) = own.fingerprint() {
+            note(&format!("            SHA-256 {fingerprint}"));
+        }
+        let port = self.address.port();
+        for line in trust::commands(own, port) {
+            note(&line);
+        }
+        self.print_next(&trust::place(own, port), "");
+    }
+
+    /// Prints commands to try next. `verify` is what clients have to be told about the verification of certificates.
+    fn print_next(&self, at: &str, verify: &str) {
+        let scheme = self.scheme();
+        let ca = match self.tls {
+            Some(TlsSource::Own(own)) => format!(" --ca {}", own.authority_path().display()),
+            Some(TlsSource::Files { .. }) | None => String::new(),
+        };
+        let flag = |name: &str| match verify {
+            "" => String::new(),
+            verify => format!("--{name}tls-verify{verify} "),
+        };
         note("next:");
-        note(&format!("  tonnage smoke http://{reach}"));
+        let here = reachable(self.address);
+        note(&format!("  tonnage smoke {scheme}://{here}{ca}"));
         note(&format!(
-            "  skopeo copy --dest-tls-verify=false docker://docker.io/library/alpine docker://{reach}/alpine:latest"
+            "  skopeo copy {}docker://docker.io/library/alpine docker://{at}/alpine:latest",
+            flag("dest-")
         ));
-        note(&format!(
-            "  podman pull --tls-verify=false {reach}/alpine:latest"
-        ));
+        note(&format!("  podman pull {}{at}/alpine:latest", flag("")));
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Logs the facts as one event.
@@ -58,6 +109,8 @@ impl Started<'_> {
         tracing::info!(
             data = %self.data.display(),
             registry = %self.address,
+            tls = self.tls.is_some(),
+            authority = self.authority(),
             admin = self.admin.map(|admin| admin.to_string()),
             io = self.backend,
             io_why = self.why(),
@@ -67,6 +120,15 @@ impl Started<'_> {
             version = env!("CARGO_PKG_VERSION"),
             "ready"
         );
+    }
+
+    /// Returns the path and the fingerprint of the own authority.
+    fn authority(&self) -> Option<String> {
+        let Some(TlsSource::Own(own)) = self.tls else {
+            return None;
+        };
+        let (path, fingerprint) = (own.authority_path(), own.fingerprint().ok()?);
+        Some(format!("{} SHA-256 {fingerprint}", path.display()))
     }
 
     /// Logs warnings about problems that recovery found.

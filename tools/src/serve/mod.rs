@@ -8,11 +8,13 @@ mod files;
 mod memory;
 mod signals;
 pub(crate) mod threads;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tonnage_engine::{Options, Store};
+use tonnage_server::tls::{AlpnPreference, ServerTls, TlsError, TlsSource};
 use tonnage_server::{AdminSocket, Bound, ServeError, Server, ServerOptions};
 
 use self::banner::Started;
@@ -27,6 +29,10 @@ use crate::logging;
 pub(crate) struct ServeOptions {
     /// Directory of the store, absolute.
     pub(crate) data: PathBuf,
+    /// Where the certificate comes from; `None` without TLS.
+    pub(crate) tls: Option<TlsSource>,
+    /// The protocol for clients that speak both.
+    pub(crate) alpn: AlpnPreference,
     /// The store's options.
     pub(crate) store: Options,
     /// The server's options.
@@ -46,7 +52,13 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     keep_within_files(&mut options)?;
     let mut signals = Signals::take()
         .map_err(|error| Failure::new(Exit::Disk, format!("signals cannot be taken: {error}")))?;
-    let bound = Server::bind(options.server).map_err(|error| listen_failure(&error))?;
+    // Files of somebody else are read before anything is changed; an own authority is kept in the store's directory.
+    let mut tls = match &options.tls {
+        Some(source @ TlsSource::Files { .. }) => Some(open_tls(source, options.alpn)?),
+        Some(TlsSource::Own(_)) | None => None,
+    };
+    let admin_tls = options.tls.is_some() && options.server.admin_tls;
+    let mut bound = Server::bind(options.server).map_err(|error| listen_failure(&error))?;
     let env = tonnage_server::runtime::env()
         .map_err(|error| threads::of_threads(format!("threads could not be started: {error}")))?;
     let backend = env.io.backend();
@@ -59,6 +71,16 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         }
     };
     let (store, report) = opened.map_err(|error| Failure::of_store(&error, &options.data))?;
+    if let Some(source @ TlsSource::Own(_)) = &options.tls {
+        match open_tls(source, options.alpn) {
+            Ok(own) => tls = Some(own),
+            Err(failure) => {
+                // What failed is reported; a store that is not closed is recovered by the next start.
+                store.close().await.unwrap_or_default();
+                return Err(failure);
+            }
+        }
+    }
     let mut admin_socket = start_admin_socket(&store, &options.data);
     let started = Started {
         data: &options.data,
@@ -67,7 +89,12 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         backend,
         configured: options.io,
         report: &report,
+        tls: options.tls.as_ref(),
+        admin_tls,
     };
+    if let Some(tls) = tls {
+        bound.set_tls(tls);
+    }
     if options.json {
         started.log();
     } else {
@@ -89,6 +116,17 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     drop(admin_socket);
     tracing::info!("the store is closed");
     Ok(Exit::Done)
+}
+
+fn open_tls(source: &TlsSource, alpn: AlpnPreference) -> Result<ServerTls, Failure> {
+    ServerTls::open(source.clone(), alpn).map_err(|error| {
+        let exit = if matches!(error, TlsError::Unusable { .. }) {
+            Exit::Usage
+        } else {
+            Exit::Disk
+        };
+        Failure::new(exit, format!("TLS cannot start: {error}"))
+    })
 }
 
 /// Raises the limit of open files to the options' needs. If the system does not allow that, reduces the options.

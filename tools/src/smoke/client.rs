@@ -16,9 +16,12 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
+use tonnage_server::tls::https_connector;
 
 use super::content::{Content, piece_at};
 use super::record::Problem;
@@ -80,15 +83,16 @@ impl Body for Upload {
 /// One registry.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    client: Client<HttpConnector, Upload>,
+    client: Client<HttpsConnector<HttpConnector>, Upload>,
     base: String,
     meter: Meter,
 }
 
 impl Registry {
-    /// Creates a client for `base`, `http://host:port` without a final slash. It connects at the first request.
-    pub(crate) fn new(base: String) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build_http();
+    /// Creates a client for `base`, `http://host:port` or `https://host:port`. It connects at the first request.
+    pub(crate) fn new(base: String, tls: ClientConfig) -> Self {
+        let connector = https_connector(tls, HttpConnector::new());
+        let client = Client::builder(TokioExecutor::new()).build(connector);
         Self {
             client,
             base,

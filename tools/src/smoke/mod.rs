@@ -11,6 +11,8 @@ mod steps;
 
 use std::time::Duration;
 
+use rustls::ClientConfig;
+
 use client::Registry;
 use image::{Blob, Image};
 use record::{Outcome, Stop};
@@ -29,8 +31,10 @@ const PULL_LARGE: &str = "pull and compare the large layer";
 /// Options of a run.
 #[derive(Debug)]
 pub(crate) struct SmokeOptions {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub(crate) url: String,
+    /// What is trusted.
+    pub(crate) tls: ClientConfig,
     /// The repository to which it pushes.
     pub(crate) repository: String,
     /// Determines every byte of the content.
@@ -49,7 +53,7 @@ pub(crate) struct SmokeOptions {
 
 /// Runs all steps.
 pub(crate) async fn run(options: &SmokeOptions) -> Recorder {
-    let registry = Registry::new(options.url.clone());
+    let registry = Registry::new(options.url.clone(), options.tls.clone());
     let mut recorder = Recorder::new(
         registry.meter().clone(),
         options.stall_timeout,

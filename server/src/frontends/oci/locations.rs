@@ -53,10 +53,13 @@ impl FromStr for Locations {
 impl Locations {
     /// Rewrites the `Location` of an answer, if it has one. Without a host in the request, as HTTP/1.0 allows, it stays
     /// a path.
-    pub(super) fn write(&self, headers: &mut HeaderMap, target: Option<&Authority>) {
+    pub(super) fn write(&self, headers: &mut HeaderMap, target: Option<&Authority>, is_tls: bool) {
         let base = match (self, target) {
             (Self::Relative, _) | (Self::Request, None) => return,
-            (Self::Request, Some(target)) => format!("http://{target}"),
+            (Self::Request, Some(target)) => {
+                let scheme = if is_tls { "https" } else { "http" };
+                format!("{scheme}://{target}")
+            }
             (Self::Base(base), _) => base.clone(),
         };
         let Some(path) = headers

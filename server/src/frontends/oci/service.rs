@@ -174,9 +174,11 @@ impl OciService {
             }
             Err(refused) => (None, error_body::of_head(&refused, id)),
         };
-        state
-            .locations
-            .write(response.headers_mut(), target.as_ref());
+        state.locations.write(
+            response.headers_mut(),
+            target.as_ref(),
+            client.connection().is_tls,
+        );
         reply::finish(&mut response, &head.method, id);
         if let Scope::Mirrored(host) = scope {
             let headers = response.headers_mut();

@@ -1,6 +1,4 @@
-//! TLS configuration.
-//!
-//! Owns: the crypto provider and the certificates that are trusted. Refuses: connections.
+//! The configuration for connections to other servers.
 //!
 //! Trusted are the system's root certificates, as for other programs on the machine: an operator adds an own authority
 //! there once. A list compiled into the program would not know it, and would age with the program. The verifiers of
@@ -8,33 +6,20 @@
 
 use std::sync::Arc;
 
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-/// Why there is no TLS configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The file of an authority has no usable certificate.
-    #[error("the file of the certificate authority cannot be used: {0}")]
-    Authority(String),
-    /// The system has no root certificates, and no authority was named.
-    #[error("this machine has no root certificates; install them or name a certificate authority")]
-    NoRoots,
-    /// The TLS library rejects the configuration.
-    #[error(transparent)]
-    Rustls(#[from] rustls::Error),
-}
+use super::error::TlsError;
 
 /// Creates the configuration for connections to other servers. It trusts the roots of the system, and the certificates
 /// in `authorities`, which is PEM. Reads files.
 ///
 /// # Errors
 /// [`TlsError::NoRoots`] only if TLS is `required`; without roots, every connection by TLS fails.
-pub(crate) fn client_config(
-    authorities: Option<&str>,
-    required: bool,
-) -> Result<ClientConfig, TlsError> {
+pub fn client_config(authorities: Option<&str>, required: bool) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {
@@ -52,6 +37,19 @@ pub(crate) fn client_config(
     let config =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Creates a connector for HTTP/1.1, with TLS where an address begins with `https://`.
+pub fn https_connector(
+    config: ClientConfig,
+    mut tcp: HttpConnector,
+) -> HttpsConnector<HttpConnector> {
+    tcp.enforce_http(false);
+    HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp)
 }
 
 fn add_authorities(roots: &mut RootCertStore, pem: &str) -> Result<(), TlsError> {

@@ -1,0 +1,165 @@
+//! Where the certificate of a listener comes from.
+//!
+//! Owns: [`TlsSource`]: two files that somebody else maintains, or the registry's own authority with the files that it
+//! keeps. Refuses: showing the certificate to clients (`server`).
+//!
+//! Invariants: an authority is never replaced, because clients trust it; one that lost its key is an error. A
+//! certificate is replaced with its key.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::KeyPair;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tonnage_engine::{Algorithm, Digest};
+
+use super::authority::{Authority, now_unix_s};
+use super::error::TlsError;
+use super::files::{self, PUBLIC, SECRET};
+use super::identity::Identity;
+
+/// Interval of looks at files that somebody else replaces.
+const LOOK_AT_FILES: Duration = Duration::from_secs(5);
+/// Interval of looks whether an own certificate is to be renewed.
+const LOOK_AT_OWN: Duration = Duration::from_hours(1);
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone)]
+pub enum TlsSource {
+    /// Two files in PEM form, which somebody else replaces.
+    Files {
+        /// The certificate, followed by those of intermediate authorities.
+        certificate: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+    },
+    /// The registry's own authority.
+    Own(OwnAuthority),
+}
+
+/// The registry's own authority and its server's certificate, in a directory.
+#[derive(Debug, Clone)]
+pub struct OwnAuthority {
+    /// The directory, which is created.
+    pub directory: PathBuf,
+    /// Names and addresses of the server, at least one.
+    pub hosts: Vec<String>,
+}
+
+impl TlsSource {
+    /// Returns what the source has now.
+    pub(super) fn identity(&self, provider: &CryptoProvider) -> Result<Identity, TlsError> {
+        match self {
+            Self::Files { certificate, key } => pair(certificate, key, provider),
+            Self::Own(own) => own.identity(provider),
+        }
+    }
+
+    /// Returns how often to look for another certificate.
+    pub(crate) fn interval(&self) -> Duration {
+        match self {
+            Self::Files { .. } => LOOK_AT_FILES,
+            Self::Own(_) => LOOK_AT_OWN,
+        }
+    }
+}
+
+fn pair(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<Identity, TlsError> {
+    let (chain_pem, key_pem) = (files::read(chain)?, files::read(key)?);
+    Identity::from_pem((chain, &chain_pem), (key, &key_pem), provider)
+}
+
+impl OwnAuthority {
+    /// Returns the file with the authority's certificate, which clients have to trust.
+    pub fn authority_path(&self) -> PathBuf {
+        self.directory.join("ca.pem")
+    }
+
+    /// Returns the SHA-256 of the authority's certificate as clients show it: pairs of digits with colons.
+    pub fn fingerprint(&self) -> Result<String, TlsError> {
+        let path = self.authority_path();
+        let certificate = CertificateDer::from_pem_slice(&files::read(&path)?)
+            .map_err(|error| TlsError::unusable(&path, &error))?;
+        let digest = Digest::of(Algorithm::Sha256, &certificate).to_string();
+        let digits = digest
+            .rsplit(':')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_uppercase();
+        let pairs: Vec<_> = digits
+            .as_bytes()
+            .chunks(2)
+            .map(String::from_utf8_lossy)
+            .collect();
+        Ok(pairs.join(":"))
+    }
+
+    /// Returns the certificate of the server. Makes one if there is none, or if it is for other hosts, of another
+    /// authority, or near its end.
+    fn identity(&self, provider: &CryptoProvider) -> Result<Identity, TlsError> {
+        files::create_directory(&self.directory)?;
+        let (authority_pem, authority_key) = self.authority()?;
+        let (chain, key) = (
+            self.directory.join("server.pem"),
+            self.directory.join("server.key"),
+        );
+        // A stop between the two replacements leaves a pair that does not match.
+        if let Ok(found) = pair(&chain, &key, provider)
+            && self.is_current(&found, &authority_pem)
+        {
+            return Ok(found);
+        }
+        let authority = Authority::from_pem(&authority_pem, &authority_key)?;
+        let [certificate, new_key] = authority.issue(&self.hosts)?;
+        files::replace(&key, &new_key, SECRET)?;
+        files::replace(&chain, &format!("{certificate}{authority_pem}"), PUBLIC)?;
+        tracing::info!(hosts = ?self.hosts, path = %chain.display(), "a certificate was made");
+        pair(&chain, &key, provider)
+    }
+
+    /// Returns certificate and key of the authority. Makes them if there are none.
+    fn authority(&self) -> Result<(String, String), TlsError> {
+        let (path, key_path) = (self.authority_path(), self.directory.join("ca.key"));
+        let (found, key) = (
+            files::read_if_there(&path)?,
+            files::read_if_there(&key_path)?,
+        );
+        let text = |path: &Path, bytes: Vec<u8>| {
+            String::from_utf8(bytes).map_err(|error| TlsError::unusable(path, &error))
+        };
+        let key = match (&found, key) {
+            (_, Some(key)) => text(&key_path, key)?,
+            (None, None) => {
+                let key = KeyPair::generate()?.serialize_pem();
+                files::replace(&key_path, &key, SECRET)?;
+                key
+            }
+            (Some(_), None) => {
+                let why = "its key, ca.key, is missing: restore it, or move ca.pem away and let all clients trust the new authority";
+                return Err(TlsError::unusable(&path, &why));
+            }
+        };
+        if let Some(found) = found {
+            return Ok((text(&path, found)?, key));
+        }
+        // Also after a stop between the two files.
+        let host = self.hosts.first().map_or("localhost", String::as_str);
+        let made = Authority::make(&KeyPair::from_pem(&key)?, host)?;
+        files::replace(&path, &made, PUBLIC)?;
+        Ok((made, key))
+    }
+
+    /// Returns whether a certificate can stay.
+    fn is_current(&self, found: &Identity, authority_pem: &str) -> bool {
+        let mut hosts = self.hosts.clone();
+        hosts.sort_unstable();
+        let [begin, end] = found.valid_unix_s;
+        let left = end.saturating_sub(now_unix_s());
+        let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes()).ok();
+        found.hosts == hosts
+            && left > end.saturating_sub(begin) / 3
+            && authority.as_ref() == found.certified.cert.last()
+    }
+}

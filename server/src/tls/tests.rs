@@ -1,0 +1,106 @@
+//! The sources of certificates.
+
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use super::files;
+use super::server::{AlpnPreference, ServerTls};
+use super::source::{OwnAuthority, TlsSource};
+
+fn own(directory: &Path, hosts: &[&str]) -> TlsSource {
+    TlsSource::Own(OwnAuthority {
+        directory: directory.to_path_buf(),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+    })
+}
+
+fn open(source: TlsSource) -> Result<ServerTls, String> {
+    ServerTls::open(source, AlpnPreference::Http2).map_err(|error| error.to_string())
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8(files::read(path).unwrap()).unwrap()
+}
+
+/// Guards: an own authority is made once and stays, with keys that only their owner can read. Its server's certificate
+/// is made again for other hosts and for a key that is not its own, and else stays.
+#[test]
+fn an_own_authority_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().join("tls");
+    let (authority, server) = (at.join("ca.pem"), at.join("server.pem"));
+    open(own(&at, &["a.example", "10.0.0.7"])).unwrap();
+    let (first_authority, first) = (read(&authority), read(&server));
+    for (name, mode) in [("ca.key", 0o600), ("server.key", 0o600), ("ca.pem", 0o644)] {
+        let found = std::fs::metadata(at.join(name)).unwrap().permissions();
+        assert_eq!(found.mode() & 0o777, mode, "{name}");
+    }
+    let again = open(own(&at, &["10.0.0.7", "a.example"])).unwrap();
+    assert!(!again.renew().unwrap());
+    assert_eq!(read(&server), first);
+    open(own(&at, &["a.example"])).unwrap();
+    let second = read(&server);
+    assert_ne!(second, first);
+    // As after a stop between the two files.
+    std::fs::write(&server, first).unwrap();
+    open(own(&at, &["a.example"])).unwrap();
+    assert_ne!(read(&server), second);
+    std::fs::remove_file(at.join("server.key")).unwrap();
+    open(own(&at, &["a.example"])).unwrap();
+    assert_eq!(read(&authority), first_authority);
+
+    // Clients trust the authority, so another one is never made silently.
+    std::fs::remove_file(at.join("ca.key")).unwrap();
+    let error = open(own(&at, &["a.example"])).unwrap_err();
+    assert!(
+        error.contains("ca.pem") && error.contains("ca.key, is missing"),
+        "{error}"
+    );
+}
+
+/// Guards: files are read again when they, or the folder that a link names, are replaced. What cannot be used is an
+/// error that names the file, and the last good certificate stays.
+#[test]
+fn replaced_files_are_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for name in ["one", "two"] {
+        open(own(&at(name), &[name])).unwrap();
+    }
+    let link = |name: &str| {
+        std::fs::remove_file(at("now")).unwrap_or_default();
+        symlink(at(name), at("now")).unwrap();
+    };
+    link("one");
+    let source = TlsSource::Files {
+        certificate: at("now/server.pem"),
+        key: at("now/server.key"),
+    };
+    let tls = open(source.clone()).unwrap();
+    assert!(!tls.renew().unwrap());
+    link("two");
+    assert!(tls.renew().unwrap());
+    assert!(!tls.renew().unwrap());
+
+    std::fs::copy(at("one/server.key"), at("two/server.key")).unwrap();
+    let error = tls.renew().unwrap_err().to_string();
+    assert!(
+        error.contains("server.key") && error.contains("not the key of"),
+        "{error}"
+    );
+    std::fs::write(at("two/server.pem"), "no certificate").unwrap();
+    let error = tls.renew().unwrap_err().to_string();
+    assert!(
+        error.contains("server.pem") && error.contains("no certificate in PEM"),
+        "{error}"
+    );
+    std::fs::remove_file(at("two/server.pem")).unwrap();
+    let error = open(source).unwrap_err();
+    assert!(
+        error.contains("cannot read") && error.contains("server.pem"),
+        "{error}"
+    );
+    assert!(tls.expires_unix_s() > 0);
+    link("one");
+    assert!(tls.renew().unwrap());
+}

@@ -1,0 +1,150 @@
+//! The options of TLS.
+//!
+//! Owns: [`TlsConfig`], its rules, and how it becomes the server's. Refuses: reading certificates.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use tonnage_server::tls::{AlpnPreference, OwnAuthority, TlsSource};
+use tonnage_server::{Host, Hostname, ServerOptions};
+
+use crate::config::reader::Reader;
+
+/// How connections are encrypted.
+#[derive(Debug)]
+pub(crate) struct TlsConfig {
+    /// `off`, `self` or `files`; `off` with a certificate is `files`.
+    pub(super) mode: &'static str,
+    /// Chain of certificates.
+    pub(super) cert: Option<PathBuf>,
+    /// Private key.
+    pub(super) key: Option<PathBuf>,
+    /// `http2` or `http1`.
+    pub(super) prefer: &'static str,
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self {
+            mode: "off",
+            cert: None,
+            key: None,
+            prefer: "http2",
+        }
+    }
+}
+
+impl TlsConfig {
+    /// Reports broken rules between the options.
+    pub(super) fn check(&self, reader: &mut Reader) {
+        let files = self.cert.is_some() || self.key.is_some();
+        if self.mode == "files" && !files {
+            reader.reject("tls.mode", "set tls.cert and tls.key, too");
+        }
+        if self.mode == "self" && files {
+            let key = if self.cert.is_some() {
+                "tls.cert"
+            } else {
+                "tls.key"
+            };
+            reader.reject(
+                key,
+                "tls.mode is self, which makes its own; remove one of the two",
+            );
+        } else if files && self.cert.is_none() {
+            reader.reject("tls.key", "set tls.cert, too");
+        } else if files && self.key.is_none() {
+            reader.reject("tls.cert", "set tls.key, too");
+        }
+    }
+
+    /// Returns where the certificate comes from, for a server with its data in `data`; `None` without TLS.
+    pub(crate) fn source(&self, data: &Path, server: &ServerOptions) -> Option<TlsSource> {
+        if let (Some(certificate), Some(key)) = (self.cert.clone(), self.key.clone()) {
+            return Some(TlsSource::Files { certificate, key });
+        }
+        (self.mode == "self").then(|| {
+            TlsSource::Own(OwnAuthority {
+                directory: data.join("tls"),
+                hosts: hosts(server),
+            })
+        })
+    }
+
+    /// Returns the protocol for clients that speak both.
+    pub(crate) fn preference(&self) -> AlpnPreference {
+        match self.prefer {
+            "http1" => AlpnPreference::Http1,
+            _ => AlpnPreference::Http2,
+        }
+    }
+}
+
+/// Returns the names and addresses for which a certificate is made: those that are configured, or this machine's name;
+/// the address that is listened on; and loopback's.
+fn hosts(server: &ServerOptions) -> Vec<String> {
+    let configured = server.hostnames.iter().filter_map(|host| match host {
+        Hostname::Any => None,
+        Hostname::Only(Host::Name(name)) => Some(name.to_string()),
+        Hostname::Only(Host::Address(address)) => Some(address.to_string()),
+    });
+    let mut hosts: Vec<_> = configured.collect();
+    let listen = server.listen.ip().to_canonical();
+    if hosts.is_empty() && !listen.is_loopback() {
+        hosts.extend(machine_name());
+    }
+    if !listen.is_unspecified() {
+        hosts.push(listen.to_string());
+    }
+    let loopback = [
+        IpAddr::from([127, 0, 0, 1]),
+        IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+    ];
+    hosts.push("localhost".to_owned());
+    hosts.extend(loopback.map(|address| address.to_string()));
+    let mut seen = Vec::new();
+    hosts.retain(|host| {
+        !seen.contains(host) && {
+            seen.push(host.clone());
+            true
+        }
+    });
+    hosts
+}
+
+/// Returns the name of this machine, if it can be part of an address.
+fn machine_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    match name.trim().parse() {
+        Ok(Host::Name(name)) => Some(name.to_string()),
+        Ok(Host::Address(_)) | Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: a certificate is for what clients use: configured hosts first, the address that is listened on, and
+    /// loopback, each once.
+    #[test]
+    fn certificates_are_for_what_clients_use() {
+        let options = |listen: &str, hostnames: &[&str]| ServerOptions {
+            listen: listen.parse().unwrap(),
+            hostnames: hostnames.iter().map(|host| host.parse().unwrap()).collect(),
+            ..ServerOptions::default()
+        };
+        let loopback = ["localhost", "127.0.0.1", "::1"];
+        assert_eq!(
+            hosts(&options(
+                "10.0.0.7:5000",
+                &["Registry.example", "*", "10.0.0.7"]
+            )),
+            [&["registry.example", "10.0.0.7"][..], &loopback].concat()
+        );
+        let local = hosts(&options("127.0.0.1:5000", &[]));
+        assert_eq!(local, ["127.0.0.1", "localhost", "::1"]);
+        let any = hosts(&options("0.0.0.0:5000", &["a"]));
+        assert_eq!(any, [&["a"][..], &loopback].concat());
+    }
+}

@@ -1,0 +1,33 @@
+//! How clients come to trust the registry's own authority.
+//!
+//! Owns: the commands for each client. Refuses: running them; they change other programs' configuration.
+
+use std::net::IpAddr;
+
+use tonnage_server::tls::OwnAuthority;
+
+/// Returns the commands that let clients trust the authority, for a registry at `port`.
+pub(super) fn commands(own: &OwnAuthority, port: u16) -> Vec<String> {
+    let (ca, at) = (own.authority_path(), place(own, port));
+    let ca = ca.display();
+    vec![
+        format!("to trust it, on every machine that pulls or pushes, with a copy of {ca}:"),
+        format!("  docker      sudo install -D -m 644 {ca} /etc/docker/certs.d/{at}/ca.crt"),
+        format!(
+            "  podman      sudo install -D -m 644 {ca} /etc/containers/certs.d/{at}/ca.crt   # skopeo and buildah, too"
+        ),
+        format!(
+            "  containerd  sudo install -D -m 644 {ca} /etc/containerd/certs.d/{at}/ca.crt && printf 'server = \"https://{at}\"\\nca = \"/etc/containerd/certs.d/{at}/ca.crt\"\\n' | sudo tee /etc/containerd/certs.d/{at}/hosts.toml"
+        ),
+        "  Kubernetes  the command for containerd, on every node; config_path = \"/etc/containerd/certs.d\" in /etc/containerd/config.toml".to_owned(),
+    ]
+}
+
+/// Returns the registry's host and port as clients write them.
+pub(super) fn place(own: &OwnAuthority, port: u16) -> String {
+    let host = own.hosts.first().map_or("localhost", String::as_str);
+    match host.parse() {
+        Ok(IpAddr::V6(_)) => format!("[{host}]:{port}"),
+        Ok(IpAddr::V4(_)) | Err(_) => format!("{host}:{port}"),
+    }
+}
