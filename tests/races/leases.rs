@@ -58,6 +58,7 @@ async fn put(store: Store) -> bool {
         content_type: Some(MANIFEST),
         bytes: text.into(),
         precondition: Precondition::default(),
+        protected: Vec::new(),
     };
     let pushed = registry.push_manifest(&push, manifest).await;
     pushed.expect("a sparse repository").missing == 0
@@ -357,8 +358,8 @@ fn pins() {
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: no lease is lost if a pin of the same digest is dropped or expired leases are removed at that moment, and no
-/// pin remains.
+/// Guards: no lease is lost if a pin of the same digest is dropped or expired leases are removed at that moment, and
+/// no pin remains.
 #[test]
 fn pins_and_leases() {
     explore("pins_and_leases", 100, pins);

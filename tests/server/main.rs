@@ -1,5 +1,5 @@
-//! The distribution API over real sockets, on the real engine. Each test names the clause that it checks; "spec" is the
-//! OCI distribution specification, main branch.
+//! The distribution API over real sockets, on the real engine. Each test names the clause that it checks; "spec" is
+//! the OCI distribution specification, main branch.
 
 mod authentication;
 mod base;
@@ -16,6 +16,7 @@ mod heads;
 mod large;
 mod leases;
 mod manifests;
+mod matrix;
 mod mount;
 mod namespaces;
 mod queries;

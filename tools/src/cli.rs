@@ -5,6 +5,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::can::Can;
 use crate::commands::check_config::CheckConfig;
 use crate::commands::collect::{Collect, Compact};
 use crate::commands::config_show::ConfigShow;
@@ -21,6 +22,7 @@ use crate::commands::stats::Stats;
 use crate::commands::tag_delete::TagDelete;
 use crate::commands::tag_list::TagList;
 use crate::commands::usage::Usage;
+use crate::commands::user::UserCommand;
 use crate::exit::Exit;
 
 /// A container and model registry for bare metal, on a storage engine of its own.
@@ -52,6 +54,19 @@ pub(crate) enum Command {
     /// List and delete tags
     #[command(subcommand)]
     Tag(TagCommand),
+    /// Add, list and remove users of a registry with access control (--auth)
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  tonnage user add alice --admin --data /srv/tonnage\n  \
+        tonnage user set-password alice --password-stdin"
+    )]
+    User(UserCommand),
+    /// Print whether a user may do something in a repository, and which access rule decides
+    #[command(
+        after_help = "Examples:\n  tonnage can alice push team/app --config /etc/tonnage.toml\n  \
+        tonnage can anonymous pull team/app --auth --auth-rules rules.toml"
+    )]
+    Can(Can),
     /// Print what repositories have, or what a deletion would free
     #[command(
         long_about = "Print what repositories have, or what a deletion would free.\n\n\

@@ -23,6 +23,8 @@ pub(crate) const SUPERBLOCK: &str = "superblock";
 pub const ADMIN_SOCKET: &str = "admin.sock";
 /// Directory in the root of a new ext4 file system, where a store may be created.
 const LOST_AND_FOUND: &str = "lost+found";
+/// Directories beside a store that the program keeps there: users may be added before a store is created.
+const BESIDE: [&str; 2] = ["auth", "tls"];
 
 /// What a directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +159,7 @@ async fn traces(io: &dyn Io, store: &Path, names: &[String]) -> Result<Traces> {
             traces.other.get_or_insert_with(|| name.clone());
         } else if ![SUPERBLOCK, ADMIN_SOCKET, LOST_AND_FOUND].contains(&name.as_str())
             && !DIRECTORIES.contains(&name.as_str())
+            && !BESIDE.contains(&name.as_str())
         {
             traces.foreign.get_or_insert_with(|| name.clone());
         }
@@ -267,8 +270,8 @@ pub(crate) async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
 
 /// Makes the name of the store's directory and those of its parents durable.
 ///
-/// They may be new, or left by a process that was killed before it synced them, which the page cache hides. `made` says
-/// that this process created the last one.
+/// They may be new, or left by a process that was killed before it synced them, which the page cache hides. `made`
+/// says that this process created the last one.
 pub(crate) async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()> {
     let mut must = made;
     for above in path.ancestors().skip(1) {

@@ -18,6 +18,15 @@ use crate::transport::front_end::ConnectionFacts;
 pub struct Caller {
     /// Authenticated subject; empty for an anonymous caller.
     pub subject: String,
+    /// Whether the list of users says that the caller may do everything.
+    pub is_admin: bool,
+}
+
+impl Caller {
+    /// Returns whether the request has no credentials.
+    pub fn is_anonymous(&self) -> bool {
+        self.subject.is_empty()
+    }
 }
 
 /// How a client may authenticate: the value of `WWW-Authenticate` (RFC 9110 section 11.6.1).

@@ -8,18 +8,29 @@
 //! the repository from it, so they act on exactly what was allowed.
 
 mod authentication;
+mod basic;
+mod control;
 mod decision;
+mod error;
 mod policy;
+mod reloaded;
+mod rules;
+mod users;
 
 use std::sync::Arc;
 
 use http::request::Parts;
 
 pub use self::authentication::{Anonymous, Authenticator, Caller, Challenge};
+pub use self::control::{AccessControl, AccessOptions};
 pub use self::decision::Decision;
+pub use self::error::AccessError;
 pub use self::policy::{
-    Action, Delete, GrantAll, ListRepositories, Permission, Ping, Policy, Pull, Push, Verdict,
+    Action, Delete, GrantAll, ListRepositories, Overwrite, Permission, Ping, Policy, Pull, Push,
+    Verdict,
 };
+pub use self::rules::{AccessRules, Reason, Right, Subject};
+pub use self::users::{InvalidUserName, OwnUsers, UserEntry, UserName};
 use crate::oci::RepositoryName;
 pub use crate::transport::front_end::ConnectionFacts;
 
@@ -108,6 +119,12 @@ impl Gate {
     ) -> Result<Caller, Refused> {
         let decision = self.authenticator.authenticate(head, connection);
         decision.wait().await?
+    }
+
+    /// Asks the policy whether it would grant `action`.
+    pub async fn grants(&self, requester: &Requester, action: &impl Action) -> bool {
+        let verdict = self.policy.decide(&requester.caller, action.permission());
+        verdict.wait().await == Ok(Verdict::Granted)
     }
 
     /// Asks the policy whether the sender of a request may do `action`.

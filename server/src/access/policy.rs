@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 
 use super::{Caller, Decision};
-use crate::oci::RepositoryName;
+use crate::oci::{RepositoryName, Tag};
 
 /// What a policy decides about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Permission<'a> {
     Push(&'a RepositoryName),
     /// Delete from a repository.
     Delete(&'a RepositoryName),
+    /// Point an existing tag at something else.
+    Overwrite(&'a RepositoryName, &'a Tag),
 }
 
 /// A policy's decision.
@@ -77,6 +79,10 @@ pub struct Push(pub RepositoryName);
 #[derive(Debug, Clone)]
 pub struct Delete(pub RepositoryName);
 
+/// Points this tag of this repository at something else, if it exists.
+#[derive(Debug, Clone)]
+pub struct Overwrite(pub RepositoryName, pub Tag);
+
 impl Action for Ping {
     fn permission(&self) -> Permission<'_> {
         Permission::Ping
@@ -100,5 +106,10 @@ impl Action for Push {
 impl Action for Delete {
     fn permission(&self) -> Permission<'_> {
         Permission::Delete(&self.0)
+    }
+}
+impl Action for Overwrite {
+    fn permission(&self) -> Permission<'_> {
+        Permission::Overwrite(&self.0, &self.1)
     }
 }

@@ -52,6 +52,10 @@ pub enum Error {
     )]
     UploadUnknown,
 
+    /// The tag exists, and the sender may not point it at something else.
+    #[error("the tag {0} exists, and these credentials do not allow to point it at something else")]
+    TagProtected(String),
+
     /// An invalid repository name.
     #[error(transparent)]
     NameInvalid(#[from] InvalidName),

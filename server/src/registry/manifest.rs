@@ -2,11 +2,12 @@
 //!
 //! Owns: the check that a manifest's children exist, and the one commit of bytes, edges and tags.
 //! Refuses: manifests whose children the repository lacks, except in repositories for which the operator allows that
-//! ("sparse"). A subject may be absent (distribution-spec, "Pushing Manifests with Subject"). A stored manifest that is
-//! pushed again with another type is also rejected.
+//! ("sparse"). A subject may be absent (distribution-spec, "Pushing Manifests with Subject"). A stored manifest that
+//! is pushed again with another type is also rejected.
 //!
 //! Invariant: the media type of a manifest does not change while its repository has it, because clients that pulled it
-//! by digest know the type. Repositories do not share the type: the answers of one would reveal the content of another.
+//! by digest know the type. Repositories do not share the type: the answers of one would reveal the content of
+//! another.
 //!
 //! Invariant: a manifest has edges to everything that it lists, also to content that does not exist yet (in a sparse
 //! repository, or a non-distributable layer). If that is pushed later, it is referenced at once, so the order of the
@@ -46,6 +47,19 @@ pub struct ManifestPush<'a> {
     pub bytes: Bytes,
     /// If-Match, If-None-Match.
     pub precondition: Precondition,
+    /// Those of the tags that the sender may set, but not point at something else.
+    pub protected: Vec<Tag>,
+}
+
+impl ManifestPush<'_> {
+    /// Returns the tag in the path, if there is one, and the further ones.
+    fn all_tags(&self) -> impl Iterator<Item = &Tag> {
+        let own = match self.reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        own.into_iter().chain(&self.tags)
+    }
 }
 
 /// The result of a manifest push.
@@ -81,6 +95,30 @@ struct FoundChild {
     missing: Option<Place>,
 }
 
+/// Returns the preconditions that protected tags are not pointed at something else.
+async fn require_free(
+    repository: Option<&dyn RepositoryView>,
+    tags: &[Tag],
+    digest: Digest,
+) -> Result<Vec<Require>> {
+    let mut requires = Vec::new();
+    for tag in tags {
+        let current = match repository {
+            Some(repository) => repository.tag(tag.as_str()).await?,
+            None => None,
+        };
+        if current.is_some_and(|current| current != digest) {
+            return Err(Error::TagProtected(tag.as_str().to_owned()));
+        }
+        let tag = tag.as_str().to_owned();
+        requires.push(Require::Tag {
+            tag,
+            digest: current,
+        });
+    }
+    Ok(requires)
+}
+
 impl Registry {
     /// Stores a manifest and points its tags at it, all or nothing.
     pub async fn push_manifest(
@@ -108,8 +146,13 @@ impl Registry {
         }
         let mut requires = children.requires;
         requires.push(same_type);
-        let precondition = &pushed.precondition;
-        requires.extend(precondition.requires(found, pushed.reference).await?);
+        requires.extend(
+            pushed
+                .precondition
+                .requires(found, pushed.reference)
+                .await?,
+        );
+        requires.extend(require_free(found, &pushed.protected, digest).await?);
 
         let size = u64::try_from(pushed.bytes.len()).map_err(Error::internal)?;
         let subject = manifest.subject;
@@ -122,21 +165,13 @@ impl Registry {
         };
         let staged = self
             .blobs
-            .put_small(pushed.bytes, digest.algorithm())
+            .put_small(pushed.bytes.clone(), digest.algorithm())
             .await?;
         let mut changes = vec![Change::PutManifest(entry)];
-        let own = match pushed.reference {
-            Reference::Tag(tag) => Some(tag),
-            Reference::Digest(_) => None,
-        };
-        changes.extend(
-            own.into_iter()
-                .chain(&pushed.tags)
-                .map(|tag| Change::SetTag {
-                    tag: tag.as_str().to_owned(),
-                    digest,
-                }),
-        );
+        changes.extend(pushed.all_tags().map(|tag| Change::SetTag {
+            tag: tag.as_str().to_owned(),
+            digest,
+        }));
         let batch = Batch {
             repository: repository.as_str().to_owned(),
             create_repository: true,
@@ -147,9 +182,9 @@ impl Registry {
         };
         if let Err(error) = self.catalog.commit(batch).await {
             let media_type = manifest.media_type.as_str();
-            return Err(self
-                .explain_refusal(repository, digest, media_type, error)
-                .await);
+            let protected = &pushed.protected;
+            let refusal = self.explain_refusal(repository, digest, media_type, protected, error);
+            return Err(refusal.await);
         }
         unpin(pins).await;
         Ok(PushedManifest {
@@ -166,6 +201,7 @@ impl Registry {
         repository: &RepositoryName,
         digest: Digest,
         media_type: &str,
+        protected: &[Tag],
         error: CommitError,
     ) -> Error {
         let unmet = match error {
@@ -181,6 +217,9 @@ impl Registry {
                     let again = self.recheck_type(repository, digest, media_type).await;
                     // Unless it was removed again.
                     return again.err().unwrap_or(Error::PreconditionFailed);
+                }
+                Require::Tag { tag, .. } if protected.iter().any(|one| one.as_str() == tag) => {
+                    return Error::TagProtected(tag);
                 }
                 Require::Tag { .. } | Require::TagExists(_) => return Error::PreconditionFailed,
                 Require::Repository | Require::LinkedIn { .. } => {

@@ -3,8 +3,8 @@
 //! Owns: [`Server`], [`Bound`], [`ServerOptions`].
 //! Refuses: opening a store or reading a configuration, which `tools` does; connections, which are the transport's.
 //!
-//! Invariants: addresses are bound before anything is served, so a caller can report them. After shutdown no connection
-//! is accepted, and active requests have [`ServerOptions::drain`] to end.
+//! Invariants: addresses are bound before anything is served, so a caller can report them. After shutdown no
+//! connection is accepted, and active requests have [`ServerOptions::drain`] to end.
 
 mod options;
 
@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tonnage_engine::Store;
 
 pub use self::options::ServerOptions;
-use crate::access::Gate;
+use crate::access::{AccessControl, Gate};
 use crate::clock::RunningClock;
 use crate::embedded;
 use crate::frontends::admin::probes::{ProbeState, Probes};
@@ -136,6 +136,12 @@ impl Bound {
         self.options.tls = Some(tls);
     }
 
+    /// Lets the users and rules of `access` decide about requests from now on.
+    pub fn set_access(&mut self, access: &AccessControl) {
+        self.options.authenticator = access.authenticator();
+        self.options.policy = access.policy();
+    }
+
     /// Serves a registry over any pair of ports until `shutdown` resolves and connections are drained. `collectors`
     /// add what the storage counts to the metrics.
     pub async fn run_registry(
@@ -212,8 +218,8 @@ impl Bound {
         Ok(())
     }
 
-    /// Returns the hosts that the admin listener serves. `hostnames` are those of the registry; beyond loopback, probes
-    /// and collectors of metrics reach this listener by other names.
+    /// Returns the hosts that the admin listener serves. `hostnames` are those of the registry; beyond loopback,
+    /// probes and collectors of metrics reach this listener by other names.
     fn probe_hosts(&self) -> Option<HostPolicy> {
         let address = self.admin_address()?;
         let loopback = address.ip().to_canonical().is_loopback();

@@ -3,6 +3,7 @@
 //! Owns: the map from commands to functions.
 //! Refuses: work that two commands share, which has its own modules.
 
+pub(crate) mod can;
 pub(crate) mod check_config;
 pub(crate) mod collect;
 pub(crate) mod config_show;
@@ -19,6 +20,7 @@ pub(crate) mod stats;
 pub(crate) mod tag_delete;
 pub(crate) mod tag_list;
 pub(crate) mod usage;
+pub(crate) mod user;
 
 use crate::cli::{Cli, Command, ConfigCommand, RepoCommand, TagCommand};
 use crate::exit::Exit;
@@ -33,6 +35,8 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Repo(RepoCommand::Delete(arguments)) => repo_delete::run(&arguments),
         Command::Tag(TagCommand::List(arguments)) => tag_list::run(&arguments),
         Command::Tag(TagCommand::Delete(arguments)) => tag_delete::run(&arguments),
+        Command::User(command) => user::run(&command),
+        Command::Can(arguments) => can::run(&arguments),
         Command::Usage(arguments) => usage::run(&arguments),
         Command::Collect(arguments) => collect::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),

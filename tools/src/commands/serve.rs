@@ -8,7 +8,7 @@ use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
-use crate::serve::{self, ServeOptions, threads};
+use crate::serve::{self, GuardOptions, ServeOptions, threads};
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -23,8 +23,11 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
     let json = config.log_format == "json";
     let data = config.data()?;
     let options = ServeOptions {
-        tls: config.tls.source(&data, &config.server),
-        alpn: config.tls.preference(),
+        guard: GuardOptions {
+            tls: config.tls.source(&data, &config.server),
+            alpn: config.tls.preference(),
+            auth: config.auth,
+        },
         data,
         store: config.store,
         server: config.server,

@@ -14,12 +14,25 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
         let what = "the registry listens on the same address; use another port, or off";
         reader.reject("admin_listen", what);
     }
-    if !listen.ip().to_canonical().is_loopback() && !config.insecure_anonymous {
+    let reachable = !listen.ip().to_canonical().is_loopback();
+    if reachable && !config.auth.enabled && !config.insecure_anonymous {
         let what = format!(
-            "anyone who reaches {listen} could push, pull and delete; listen on 127.0.0.1, or allow it with \
-             --insecure-anonymous"
+            "anyone who reaches {listen} could push, pull and delete; ask for credentials with --auth, listen on \
+             127.0.0.1, or allow it with --insecure-anonymous"
         );
         reader.reject("listen", &what);
+    }
+    if config.auth.enabled && config.insecure_anonymous {
+        let what = "auth.enabled asks for credentials; remove one of the two";
+        reader.reject("insecure_anonymous", what);
+    }
+    for (key, path) in [
+        ("auth.htpasswd", &config.auth.htpasswd),
+        ("auth.rules", &config.auth.rules),
+    ] {
+        if path.is_some() && !config.auth.enabled {
+            reader.reject(key, "it has no effect without auth.enabled = true (--auth)");
+        }
     }
     config.tls.check(reader);
     let max = config.store.shared_segment_bytes / 2;

@@ -22,7 +22,7 @@ pub(crate) struct ConfigFlags {
 }
 
 /// Options that `-h` shows; `--help` shows all.
-const COMMON: [&str; 9] = [
+const COMMON: [&str; 11] = [
     "data",
     "listen",
     "admin_listen",
@@ -30,6 +30,8 @@ const COMMON: [&str; 9] = [
     "tls.mode",
     "tls.cert",
     "tls.key",
+    "auth.enabled",
+    "auth.rules",
     "log.level",
     "insecure_anonymous",
 ];
@@ -82,6 +84,7 @@ fn singular(key: &str) -> Option<&'static str> {
 fn heading(key: &str) -> &'static str {
     match key.split_once('.') {
         Some(("tls", _)) => "TLS",
+        Some(("auth", _)) => "Access control",
         Some(("log", _)) => "Log",
         Some(("limits", _)) => "Limits",
         Some(("timeouts", _)) => "Timeouts",

@@ -32,6 +32,17 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 const YEAR: Duration = Duration::from_hours(365 * 24);
 
+/// Who may do what.
+#[derive(Debug, Default)]
+pub(crate) struct AuthConfig {
+    /// Whether credentials are asked for.
+    pub(crate) enabled: bool,
+    /// Users beside the registry's own.
+    pub(crate) htpasswd: Option<PathBuf>,
+    /// Access rules.
+    pub(crate) rules: Option<PathBuf>,
+}
+
 /// A configuration.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -49,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) log_format: &'static str,
     /// How connections are encrypted.
     pub(crate) tls: TlsConfig,
+    /// Who may do what.
+    pub(crate) auth: AuthConfig,
     /// The server's options.
     pub(crate) server: ServerOptions,
     /// The store's options.
@@ -79,6 +92,7 @@ impl Config {
             log_level: "info",
             log_format: "text",
             tls: TlsConfig::default(),
+            auth: AuthConfig::default(),
             server: ServerOptions::default(),
             store: Options::default(),
             untagged: Vec::new(),
@@ -87,6 +101,7 @@ impl Config {
         };
         config.read_general(reader);
         config.read_tls(reader);
+        config.read_auth(reader);
         config.read_log(reader);
         config.read_limits(reader);
         config.read_timeouts(reader);
@@ -151,6 +166,16 @@ impl Config {
             "Protocol for clients that speak both");
         reader.read("tls.admin", &mut self.server.admin_tls, switch(),
             "Encrypt connections to admin_listen, too");
+    }
+
+    fn read_auth(&mut self, reader: &mut Reader) {
+        let auth = &mut self.auth;
+        reader.read("auth.enabled", &mut auth.enabled, switch(),
+            "Ask for credentials: only users may do anything, and only what access rules allow; admins may do everything");
+        reader.read("auth.htpasswd", &mut auth.htpasswd, file_or_none(),
+            "File with further users and their bcrypt hashes, as htpasswd -B makes it; read again when it changes");
+        reader.read("auth.rules", &mut auth.rules, file_or_none(),
+            "File with access rules; read again when it changes; none allows nothing but to admins");
     }
 
     fn read_log(&mut self, reader: &mut Reader) {

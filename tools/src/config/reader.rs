@@ -48,10 +48,11 @@ impl OptionInfo {
         format!("TONNAGE_{}", key.to_ascii_uppercase())
     }
 
-    /// Returns the name of its flag without the dashes, such as `storage-spill-threshold`. The mode of a table has the
-    /// name of the table.
+    /// Returns the name of its flag without the dashes, such as `storage-spill-threshold`. The mode and the
+    /// switch of a table have the name of the table.
     pub(crate) fn flag(&self) -> String {
-        if let Some(table) = self.key.strip_suffix(".mode") {
+        let mode = self.key.strip_suffix(".mode");
+        if let Some(table) = mode.or_else(|| self.key.strip_suffix(".enabled")) {
             return table.to_owned();
         }
         self.key.replace(['.', '_'], "-")

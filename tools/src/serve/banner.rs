@@ -9,6 +9,7 @@ use std::path::Path;
 use tonnage_engine::OpenReport;
 use tonnage_server::tls::{OwnAuthority, TlsSource};
 
+use super::access::Access;
 use super::trust;
 use crate::output::note;
 
@@ -24,6 +25,7 @@ pub(super) struct Started<'a> {
     pub(super) tls: Option<&'a TlsSource>,
     /// Whether connections to `admin` are encrypted, too.
     pub(super) admin_tls: bool,
+    pub(super) access: Option<&'a Access>,
 }
 
 impl Started<'_> {
@@ -52,9 +54,14 @@ impl Started<'_> {
             self.report.took,
             self.found()
         ));
-        note(&format!(
-            "  access    anyone who reaches {address} may push, pull and delete"
-        ));
+        if self.access.is_some() {
+            note("  access    users, by access rules");
+            self.print_first_admin();
+        } else {
+            note(&format!(
+                "  access    anyone who reaches {address} may push, pull and delete"
+            ));
+        }
         match self.tls {
             Some(TlsSource::Own(own)) => self.print_authority(own),
             Some(TlsSource::Files { certificate, .. }) => {
@@ -62,6 +69,20 @@ impl Started<'_> {
                 self.print_next(&reachable(address).to_string(), "");
             }
             None => self.print_next(&reachable(address).to_string(), "=false"),
+        }
+    }
+
+    /// Prints the password of the first admin, which no log gets.
+    pub(super) fn print_first_admin(&self) {
+        if let Some((name, password)) = self.access.and_then(|access| access.first_admin.as_ref()) {
+            note(&format!(
+                "            there was no user: log in as {name} with the password {}",
+                password.0
+            ));
+            note(&format!(
+                "            it is not shown again; to change it: tonnage user set-password {name} --data {}",
+                self.data.display()
+            ));
         }
     }
 
@@ -116,7 +137,7 @@ impl Started<'_> {
             io_why = self.why(),
             recovery_ms = u64::try_from(self.report.took.as_millis()).unwrap_or(u64::MAX),
             recovery = self.found(),
-            access = "anonymous",
+            access = if self.access.is_some() { "users" } else { "anonymous" },
             version = env!("CARGO_PKG_VERSION"),
             "ready"
         );

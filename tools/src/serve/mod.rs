@@ -3,8 +3,10 @@
 //! Owns: the order of these steps, and their messages.
 //! Refuses: HTTP and storage, which the libraries provide.
 
+mod access;
 mod banner;
 mod files;
+mod guard;
 mod memory;
 mod signals;
 pub(crate) mod threads;
@@ -14,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tonnage_engine::{Options, Store};
-use tonnage_server::tls::{AlpnPreference, ServerTls, TlsError, TlsSource};
 use tonnage_server::{AdminSocket, Bound, ServeError, Server, ServerOptions};
 
+pub(crate) use self::access::failure as access_failure;
 use self::banner::Started;
 use self::files::{Share, Shares};
+pub(crate) use self::guard::GuardOptions;
 use self::signals::Signals;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -29,10 +32,8 @@ use crate::logging;
 pub(crate) struct ServeOptions {
     /// Directory of the store, absolute.
     pub(crate) data: PathBuf,
-    /// Where the certificate comes from; `None` without TLS.
-    pub(crate) tls: Option<TlsSource>,
-    /// The protocol for clients that speak both.
-    pub(crate) alpn: AlpnPreference,
+    /// Encryption and access control.
+    pub(crate) guard: GuardOptions,
     /// The store's options.
     pub(crate) store: Options,
     /// The server's options.
@@ -52,12 +53,8 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     keep_within_files(&mut options)?;
     let mut signals = Signals::take()
         .map_err(|error| Failure::new(Exit::Disk, format!("signals cannot be taken: {error}")))?;
-    // Files of somebody else are read before anything is changed; an own authority is kept in the store's directory.
-    let mut tls = match &options.tls {
-        Some(source @ TlsSource::Files { .. }) => Some(open_tls(source, options.alpn)?),
-        Some(TlsSource::Own(_)) | None => None,
-    };
-    let admin_tls = options.tls.is_some() && options.server.admin_tls;
+    let certificate = options.guard.read_certificate()?;
+    let admin_tls = options.guard.tls.is_some() && options.server.admin_tls;
     let mut bound = Server::bind(options.server).map_err(|error| listen_failure(&error))?;
     let env = tonnage_server::runtime::env()
         .map_err(|error| threads::of_threads(format!("threads could not be started: {error}")))?;
@@ -71,16 +68,15 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         }
     };
     let (store, report) = opened.map_err(|error| Failure::of_store(&error, &options.data))?;
-    if let Some(source @ TlsSource::Own(_)) = &options.tls {
-        match open_tls(source, options.alpn) {
-            Ok(own) => tls = Some(own),
-            Err(failure) => {
-                // What failed is reported; a store that is not closed is recovered by the next start.
-                store.close().await.unwrap_or_default();
-                return Err(failure);
-            }
+    let guarded = options.guard.apply(&mut bound, certificate, &options.data);
+    let access = match guarded {
+        Ok(access) => access,
+        Err(failure) => {
+            // A store that is not closed is recovered by the next start.
+            store.close().await.unwrap_or_default();
+            return Err(failure);
         }
-    }
+    };
     let mut admin_socket = start_admin_socket(&store, &options.data);
     let started = Started {
         data: &options.data,
@@ -89,14 +85,13 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         backend,
         configured: options.io,
         report: &report,
-        tls: options.tls.as_ref(),
+        tls: options.guard.tls.as_ref(),
         admin_tls,
+        access: access.as_ref(),
     };
-    if let Some(tls) = tls {
-        bound.set_tls(tls);
-    }
     if options.json {
         started.log();
+        started.print_first_admin();
     } else {
         logging::flush();
         started.print();
@@ -116,17 +111,6 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     drop(admin_socket);
     tracing::info!("the store is closed");
     Ok(Exit::Done)
-}
-
-fn open_tls(source: &TlsSource, alpn: AlpnPreference) -> Result<ServerTls, Failure> {
-    ServerTls::open(source.clone(), alpn).map_err(|error| {
-        let exit = if matches!(error, TlsError::Unusable { .. }) {
-            Exit::Usage
-        } else {
-            Exit::Disk
-        };
-        Failure::new(exit, format!("TLS cannot start: {error}"))
-    })
 }
 
 /// Raises the limit of open files to the options' needs. If the system does not allow that, reduces the options.

@@ -1,18 +1,49 @@
 //! `/v2/_catalog`
+//!
+//! Invariant: a list has the repositories that its reader may pull, and no trace of others.
 
 use serde_json::json;
 
 use super::context::RequestContext;
 use super::reply::Reply;
 use super::tags;
-use crate::access::ListRepositories;
+use crate::access::{Authorized, ListRepositories, Pull};
+use crate::oci::{Page, RepositoryName};
+use crate::registry::{Error, Listing};
 
 pub(super) async fn list(context: &RequestContext<'_>) -> Reply {
     let all = context.authorize(ListRepositories).await?;
     let page = tags::page(context)?;
     let memory = context.hold(tags::PAGE_BYTES).await;
-    let listing = context.registry().list_repositories(&all, &page).await?;
+    let listing = visible(context, &all, &page).await?;
     let text = json!({ "repositories": listing.entries });
     let reply = tags::answer("/v2/_catalog", &page, &listing, &text)?;
     Ok(reply.map(|body| body.with_memory(memory)))
+}
+
+/// Returns a page of what the sender may pull: all pages of the registry are looked through until it is full.
+async fn visible(
+    context: &RequestContext<'_>,
+    all: &Authorized<ListRepositories>,
+    page: &Page,
+) -> Result<Listing, Error> {
+    let mut entries = Vec::new();
+    let mut looked = page.clone();
+    loop {
+        let found = context.registry().list_repositories(all, &looked).await?;
+        looked.last = found.entries.last().cloned();
+        for name in found.entries {
+            // The store has valid names only.
+            let repository: RepositoryName = name.parse().map_err(Error::internal)?;
+            if context.grants(&Pull(repository)).await {
+                entries.push(name);
+            }
+        }
+        let more = entries.len() > page.limit || (entries.len() == page.limit && found.more);
+        if more || !found.more {
+            entries.truncate(page.limit);
+            return Ok(Listing { entries, more });
+        }
+        tokio::task::yield_now().await;
+    }
 }

@@ -61,6 +61,11 @@ impl RequestContext<'_> {
         self.state.gate.authorize(&self.requester, action).await
     }
 
+    /// Returns whether an action would be granted, for what is left out of an answer otherwise.
+    pub(super) async fn grants(&self, action: &impl Action) -> bool {
+        self.state.gate.grants(&self.requester, action).await
+    }
+
     /// Returns the account of the client's answers, for an answer that holds memory; `None` if the connection has
     /// ended.
     pub(super) fn account(&self) -> Option<&Arc<dyn ReadAccount>> {

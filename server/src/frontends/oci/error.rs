@@ -144,6 +144,7 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         Error::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, Code::ManifestUnknown),
         Error::BlobUnknown { .. } => (StatusCode::NOT_FOUND, Code::BlobUnknown),
         Error::UploadUnknown => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
+        Error::TagProtected(_) => (StatusCode::FORBIDDEN, Code::Denied),
         Error::NameInvalid(_) => (StatusCode::BAD_REQUEST, Code::NameInvalid),
         Error::DigestInvalid(_) | Error::DigestMissing | Error::DigestMismatch { .. } => {
             (StatusCode::BAD_REQUEST, Code::DigestInvalid)

@@ -1,4 +1,5 @@
-//! Entry point for fuzzers that runs all parsers of a request's head. Compiled only with the feature `fuzz-entry`.
+//! Entry points for tests: all parsers of a request's head, and the table of routes. Compiled only with the feature
+//! `fuzz-entry`.
 //!
 //! Owns: [`Head`].
 //! Refuses: parsing of its own; it calls only the parsers that serve requests.
@@ -9,7 +10,7 @@ use http_body::Body as _;
 use tonnage_engine::Digest;
 
 use super::namespace::Scope;
-use super::route::{self, Route};
+use super::route::{self, Resource, Route};
 use super::{conditional, content, headers, uploads};
 use crate::oci::{Algorithm, MediaType, Page, RangeAnswer, RepositoryName, Tag};
 use crate::transport::host::HostPolicy;
@@ -24,6 +25,18 @@ pub struct Head {
     pub refusal_bytes: u64,
     /// The request's id.
     pub request_id: String,
+}
+
+/// Returns the template of every route with its methods.
+pub fn routes() -> Vec<(&'static str, Vec<&'static str>)> {
+    let all = Resource::ALL.iter();
+    all.map(|resource| {
+        (
+            resource.template(),
+            resource.methods().split(", ").collect(),
+        )
+    })
+    .collect()
 }
 
 /// Parses all that a handler may read of a request before its body. `digest` names the content for conditions.

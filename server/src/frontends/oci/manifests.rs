@@ -6,7 +6,7 @@ use super::content::{self, Caching};
 use super::context::RequestContext;
 use super::reply::{self, Reply};
 use super::{conditional, headers, uploads, warning};
-use crate::access::{Authorized, Delete, Pull, Push};
+use crate::access::{Authorized, Delete, Overwrite, Pull, Push};
 use crate::frontends::body::Body;
 use crate::oci::{ManifestError, Reference, RepositoryName, Tag};
 use crate::registry::{Error, ManifestPush};
@@ -57,7 +57,9 @@ async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &R
     let max = context.registry().limits().manifest_bytes;
     // Held until the commit, because this memory also stands for what is parsed from the body.
     let received = context.state.manifests.receive(context.body, max).await?;
+    let protected = protected(&context, push.repository(), reference, &tags).await;
     let pushed = ManifestPush {
+        protected,
         reference,
         tags,
         content_type: content_type(request)?,
@@ -88,8 +90,29 @@ async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &R
     Ok(builder.body(Body::empty())?)
 }
 
-/// Returns Content-Type as written, or `None` if it is missing or empty. Rejects several values and values that are not
-/// text.
+/// Returns the tags of a push that its sender may set, but not point at something else.
+async fn protected(
+    context: &RequestContext<'_>,
+    repository: &RepositoryName,
+    reference: &Reference,
+    tags: &[Tag],
+) -> Vec<Tag> {
+    let own = match reference {
+        Reference::Tag(tag) => Some(tag),
+        Reference::Digest(_) => None,
+    };
+    let mut protected = Vec::new();
+    for tag in own.into_iter().chain(tags) {
+        let overwrite = Overwrite(repository.clone(), tag.clone());
+        if !context.grants(&overwrite).await {
+            protected.push(tag.clone());
+        }
+    }
+    protected
+}
+
+/// Returns Content-Type as written, or `None` if it is missing or empty. Rejects several values and values that are
+/// not text.
 fn content_type(request: &HeaderMap) -> Result<Option<&str>, Error> {
     let mut values = request.get_all(header::CONTENT_TYPE).iter();
     let Some(value) = values.next().filter(|value| !value.is_empty()) else {

@@ -93,7 +93,20 @@ impl Resource {
             .any(|allowed| allowed == method.as_str())
     }
 
-    fn template(self) -> &'static str {
+    /// All of them.
+    #[cfg(any(test, feature = "fuzz-entry"))]
+    pub(super) const ALL: [Self; 8] = [
+        Self::Base,
+        Self::Catalog,
+        Self::Tags,
+        Self::Manifest,
+        Self::Blob,
+        Self::Uploads,
+        Self::Upload,
+        Self::Referrers,
+    ];
+
+    pub(super) fn template(self) -> &'static str {
         match self {
             Self::Base => "/v2/",
             Self::Catalog => "/v2/_catalog",

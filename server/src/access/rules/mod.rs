@@ -1,0 +1,348 @@
+//! Access rules: who may do what in which repository.
+//!
+//! Owns: [`AccessRules`] and the decision by them. Refuses: who a caller is, and the file's format (`file`).
+//!
+//! Invariants: what no rule allows is denied. One rule decides about a repository: the one with the longest pattern.
+//! The name of a user, a group or a repository has no meaning of its own.
+
+mod file;
+mod subjects;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+pub use self::subjects::Subject;
+use super::{Caller, Permission, Verdict};
+use crate::oci::{RepositoryName, RepositoryPattern, Tag};
+
+/// What a rule allows to somebody. In this order, so that a later one includes those before it, but for `Delete`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Read.
+    Pull,
+    /// Add content and tags.
+    Push,
+    /// Point an existing tag at something else.
+    Overwrite,
+    /// Delete tags, manifests and blobs.
+    Delete,
+    /// Everything.
+    Admin,
+}
+
+impl Right {
+    /// All rights with their names.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("pull", Self::Pull),
+        ("push", Self::Push),
+        ("overwrite", Self::Overwrite),
+        ("delete", Self::Delete),
+        ("admin", Self::Admin),
+    ];
+
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(_, right)| *right == self);
+        found.map_or("", |(name, _)| name)
+    }
+
+    /// Returns whether who has `self` also has `other`.
+    fn includes(self, other: Self) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Delete => other == Self::Delete,
+            Self::Pull | Self::Push | Self::Overwrite => other <= self,
+        }
+    }
+}
+
+impl FromStr for Right {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let found = Self::ALL.iter().find(|(name, _)| *name == text);
+        found.map(|(_, right)| *right).ok_or(())
+    }
+}
+
+/// All rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessRules {
+    groups: BTreeMap<String, BTreeSet<String>>,
+    admins: Vec<Subject>,
+    rules: Vec<Rule>,
+}
+
+/// The rule for the repositories of a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    pattern: RepositoryPattern,
+    /// Who has which right.
+    rights: Vec<(Right, Vec<Subject>)>,
+    immutable_tags: Vec<TagPattern>,
+}
+
+/// A pattern of tags: a tag, or the beginning of tags with `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TagPattern(String);
+
+impl TagPattern {
+    fn matches(&self, tag: &Tag) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(prefix) => tag.as_str().starts_with(prefix),
+            None => self.0 == tag.as_str(),
+        }
+    }
+}
+
+/// A decision, and why it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Whether it is allowed.
+    pub allowed: bool,
+    /// For the operator.
+    why: String,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl AccessRules {
+    /// Decides whether `caller` has a right in a repository, and says which rule decided.
+    pub fn explain(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> Reason {
+        let reason = |allowed, why: String| Reason { allowed, why };
+        if self.is_admin(caller) {
+            return reason(true, "an admin may do everything".to_owned());
+        }
+        let Some(rule) = self.rule(repository) else {
+            return reason(false, format!("no rule is for {repository}"));
+        };
+        let pattern = &rule.pattern;
+        match self.granted_by(rule, caller, right) {
+            Some((by, subject)) => reason(
+                true,
+                format!("the rule for {pattern} gives {} to {subject}", by.name()),
+            ),
+            None => reason(
+                false,
+                format!("the rule for {pattern} does not give {}", right.name()),
+            ),
+        }
+    }
+
+    /// Returns whether `caller` has a right in a repository.
+    fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
+        self.is_admin(caller)
+            || self
+                .rule(repository)
+                .is_some_and(|rule| self.granted_by(rule, caller, right).is_some())
+    }
+
+    /// Decides about a permission.
+    pub(super) fn decide(&self, caller: &Caller, permission: Permission<'_>) -> Verdict {
+        let granted = match permission {
+            // A client learns from the answer to a ping whether it has to send credentials, so nobody is anonymous
+            // there. A list has only what its reader may pull.
+            Permission::Ping | Permission::ListRepositories => !caller.is_anonymous(),
+            Permission::Pull(repository) => self.has(caller, Right::Pull, repository),
+            Permission::Push(repository) => self.has(caller, Right::Push, repository),
+            Permission::Delete(repository) => self.has(caller, Right::Delete, repository),
+            Permission::Overwrite(repository, tag) => {
+                !self.is_immutable(repository, tag)
+                    && self.has(caller, Right::Overwrite, repository)
+            }
+        };
+        match granted {
+            true => Verdict::Granted,
+            false if caller.is_anonymous() => Verdict::Unauthenticated,
+            false => Verdict::Denied,
+        }
+    }
+
+    fn is_admin(&self, caller: &Caller) -> bool {
+        caller.is_admin || self.admins.iter().any(|subject| self.is(caller, subject))
+    }
+
+    /// Returns whether nobody may point this tag at something else.
+    fn is_immutable(&self, repository: &RepositoryName, tag: &Tag) -> bool {
+        let rule = self.rule(repository);
+        rule.is_some_and(|rule| {
+            rule.immutable_tags
+                .iter()
+                .any(|pattern| pattern.matches(tag))
+        })
+    }
+
+    /// Returns the rule for a repository: the one with the longest pattern.
+    fn rule(&self, repository: &RepositoryName) -> Option<&Rule> {
+        let matching = self
+            .rules
+            .iter()
+            .filter(|rule| rule.pattern.matches(repository));
+        matching.max_by_key(|rule| (rule.pattern.name().is_some(), rule.pattern.prefix().len()))
+    }
+
+    /// Returns by which right, and as whom, `caller` has a right.
+    fn granted_by<'a>(
+        &self,
+        rule: &'a Rule,
+        caller: &Caller,
+        right: Right,
+    ) -> Option<(Right, &'a Subject)> {
+        let giving = rule
+            .rights
+            .iter()
+            .filter(|(given, _)| given.includes(right));
+        giving
+            .flat_map(|(given, subjects)| subjects.iter().map(|subject| (*given, subject)))
+            .find(|(_, subject)| self.is(caller, subject))
+    }
+
+    fn is(&self, caller: &Caller, subject: &Subject) -> bool {
+        match subject {
+            Subject::Anyone => true,
+            Subject::Users => !caller.is_anonymous(),
+            Subject::User(name) => !caller.is_anonymous() && *name == caller.subject,
+            Subject::Group(group) => self
+                .groups
+                .get(group)
+                .is_some_and(|names| !caller.is_anonymous() && names.contains(&caller.subject)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> AccessRules {
+        let text = r#"
+            admins = ["root", "@ops"]
+            [groups]
+            ops = ["olga"]
+            ci = ["runner", "builder"]
+            [[rule]]
+            repositories = "*"
+            pull = ["users"]
+            [[rule]]
+            repositories = ["team/*", "shared"]
+            pull = ["anyone"]
+            push = ["@ci"]
+            overwrite = ["alice"]
+            immutable_tags = ["v*", "stable"]
+            [[rule]]
+            repositories = "team/secret/*"
+            delete = ["bob"]
+        "#;
+        text.parse().unwrap()
+    }
+
+    fn caller(subject: &str) -> Caller {
+        Caller {
+            subject: subject.to_owned(),
+            is_admin: false,
+        }
+    }
+
+    /// Guards: the longest pattern decides alone; rights include each other as documented; nobody else has any.
+    #[test]
+    fn the_longest_pattern_decides() {
+        let rules = rules();
+        let rights = |who: &str, repository: &str| {
+            let repository = repository.parse().unwrap();
+            let has = Right::ALL.iter().filter(|(_, right)| {
+                let reason = rules.explain(&caller(who), *right, &repository);
+                assert_eq!(reason.allowed, rules.has(&caller(who), *right, &repository));
+                reason.allowed
+            });
+            has.map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
+        };
+        for (who, repository, expected) in [
+            ("", "other", ""),
+            ("alice", "other", "pull"),
+            ("", "team/app", "pull"),
+            ("runner", "team/app", "pull push"),
+            ("runner", "shared", "pull push"),
+            ("runner", "shared/below", "pull"),
+            ("alice", "team/app", "pull push overwrite"),
+            ("runner", "team", "pull"),
+            ("runner", "teams", "pull"),
+            ("alice", "team/secret/x", ""),
+            ("", "team/secret/x", ""),
+            ("bob", "team/secret/x", "delete"),
+            ("olga", "team/secret/x", "pull push overwrite delete admin"),
+            ("root", "anything", "pull push overwrite delete admin"),
+            // Names mean nothing.
+            ("@ci", "team/app", "pull"),
+            ("admin", "team/secret/x", ""),
+            ("anyone", "team/secret/x", ""),
+        ] {
+            assert_eq!(rights(who, repository), expected, "{who} in {repository}");
+        }
+        let explained = rules.explain(&caller("runner"), Right::Pull, &"team/app".parse().unwrap());
+        assert_eq!(
+            explained.to_string(),
+            "the rule for team/* gives pull to anyone"
+        );
+    }
+
+    /// Guards: an immutable tag is not overwritten, also not by an admin; other tags are by those who may.
+    #[test]
+    fn immutable_tags_are_not_overwritten() {
+        let rules = rules();
+        let repository: RepositoryName = "team/app".parse().unwrap();
+        for (who, tag, expected) in [
+            ("alice", "latest", Verdict::Granted),
+            ("alice", "v1", Verdict::Denied),
+            ("olga", "stable", Verdict::Denied),
+            ("olga", "stable2", Verdict::Granted),
+            ("runner", "latest", Verdict::Denied),
+            ("", "latest", Verdict::Unauthenticated),
+        ] {
+            let tag: Tag = tag.parse().unwrap();
+            let permission = Permission::Overwrite(&repository, &tag);
+            assert_eq!(
+                rules.decide(&caller(who), permission),
+                expected,
+                "{who} {tag:?}"
+            );
+        }
+    }
+
+    /// Guards: without a file nobody but admins may do anything; everybody with credentials may ask for the version.
+    #[test]
+    fn without_rules_all_is_denied() {
+        let rules = AccessRules::default();
+        let repository = "a".parse().unwrap();
+        let alice = caller("alice");
+        let admin = Caller {
+            is_admin: true,
+            ..alice.clone()
+        };
+        let pull = Permission::Pull(&repository);
+        for (who, permission, expected) in [
+            (&alice, pull, Verdict::Denied),
+            (&admin, pull, Verdict::Granted),
+            (&caller(""), pull, Verdict::Unauthenticated),
+            (&alice, Permission::Ping, Verdict::Granted),
+            (&caller(""), Permission::Ping, Verdict::Unauthenticated),
+            (&alice, Permission::ListRepositories, Verdict::Granted),
+            (
+                &caller(""),
+                Permission::ListRepositories,
+                Verdict::Unauthenticated,
+            ),
+            (&admin, Permission::ListRepositories, Verdict::Granted),
+        ] {
+            assert_eq!(
+                rules.decide(who, permission),
+                expected,
+                "{who:?} {permission:?}"
+            );
+        }
+    }
+}

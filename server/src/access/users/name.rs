@@ -1,0 +1,51 @@
+//! Names of users and groups.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest name.
+const BYTES_MAX: usize = 128;
+/// Words that have a meaning in access rules.
+const RESERVED: [&str; 3] = ["anyone", "users", "anonymous"];
+
+/// A name of a user or a group: it never contains what separates names in a file or in a header.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserName(String);
+
+/// The error that a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no name of a user or group: write 1 to 128 letters, digits or ._@+- that begin with a letter or digit, and not anyone, users or anonymous"
+)]
+pub struct InvalidUserName(String);
+
+impl UserName {
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UserName {
+    type Err = InvalidUserName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUserName> {
+        let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"._@+-".contains(&byte);
+        let begins = text
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric());
+        if begins && text.len() <= BYTES_MAX && text.bytes().all(usual) && !RESERVED.contains(&text)
+        {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidUserName(text.chars().take(BYTES_MAX).collect()))
+        }
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,269 @@
+//! The registry's own list of users.
+//!
+//! Owns: [`OwnUsers`], its file and every change to it; [`UserEntry`]. Refuses: comparing passwords.
+//!
+//! Invariants: the file is replaced whole, and changes take turns by a lock, so commands and servers may run at the
+//! same time. Only its owner can read it. It never has a password, only a hash.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ByName, UserName};
+use crate::access::AccessError;
+
+/// Cost of bcrypt for new passwords: about 0.2 s.
+pub(super) const COST: u32 = 12;
+/// Larger costs would let one login take minutes.
+const COST_MAX: u32 = 16;
+/// Shortest password, and the longest of which bcrypt uses every byte.
+const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=72;
+
+/// A user: the hash of the password, and what the list says.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserEntry {
+    hash: String,
+    cost: u32,
+    /// Whether the user may do everything.
+    pub is_admin: bool,
+}
+
+impl UserEntry {
+    /// Takes the hash of a password.
+    pub(super) fn new(hash: &str, is_admin: bool) -> Result<Self, String> {
+        let prefixes = ["$2a$", "$2b$", "$2y$"];
+        let parts = prefixes
+            .iter()
+            .any(|prefix| hash.starts_with(prefix))
+            .then(|| hash.parse::<bcrypt::HashParts>().ok())
+            .flatten()
+            .ok_or("the hash is not bcrypt ($2b$, $2y$ or $2a$)")?;
+        let cost = parts.get_cost();
+        if cost > COST_MAX {
+            return Err(format!("the cost {cost} of its hash is above {COST_MAX}"));
+        }
+        Ok(Self {
+            hash: hash.to_owned(),
+            cost,
+            is_admin,
+        })
+    }
+
+    /// Returns the hash of the password.
+    pub(super) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    pub(super) fn cost(&self) -> u32 {
+        self.cost
+    }
+}
+
+/// The hash is not shown.
+impl fmt::Debug for UserEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let admin = &self.is_admin;
+        f.debug_struct("UserEntry")
+            .field("is_admin", admin)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsersFile {
+    #[serde(default, rename = "user")]
+    users: Vec<UserTable>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserTable {
+    name: String,
+    password: String,
+    #[serde(default)]
+    admin: bool,
+}
+
+/// Parses the content of the file.
+pub(super) fn parse(text: &str) -> Result<ByName, String> {
+    // The parser's message would quote a line, which may have a hash.
+    let file: UsersFile = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let mut users = ByName::new();
+    for table in file.users {
+        let name: UserName = table.name.parse().map_err(|error| format!("{error}"))?;
+        let entry = UserEntry::new(&table.password, table.admin)
+            .map_err(|why| format!("user {name}: {why}"))?;
+        users.insert(name.to_string(), entry);
+    }
+    Ok(users)
+}
+
+/// The file of the registry's own users.
+#[derive(Debug, Clone)]
+pub struct OwnUsers {
+    path: PathBuf,
+}
+
+impl OwnUsers {
+    /// Names the list of the registry whose data is in `data`.
+    pub fn of(data: &Path) -> Self {
+        Self {
+            path: data.join("auth").join("users.toml"),
+        }
+    }
+
+    /// Returns the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lists the users by name.
+    pub fn list(&self) -> Result<Vec<(String, UserEntry)>, AccessError> {
+        Ok(self.read()?.into_iter().collect())
+    }
+
+    /// Adds a user, or replaces password and rights. Returns whether the user is new. Takes as long as one login.
+    ///
+    /// # Errors
+    /// The password is too short or too long; the file cannot be written.
+    pub fn set(
+        &self,
+        name: &UserName,
+        password: &str,
+        is_admin: bool,
+    ) -> Result<bool, AccessError> {
+        if !PASSWORD_BYTES.contains(&password.len()) {
+            return Err(AccessError::Password);
+        }
+        let hash = bcrypt::hash(password, COST).map_err(|_failed| AccessError::Password)?;
+        let entry = UserEntry::new(&hash, is_admin)
+            .map_err(|why| AccessError::unusable(&self.path, why))?;
+        self.change(|users| users.insert(name.to_string(), entry).is_none())
+    }
+
+    /// Removes a user. Returns whether there was one.
+    pub fn remove(&self, name: &str) -> Result<bool, AccessError> {
+        self.change(|users| users.remove(name).is_some())
+    }
+
+    fn read(&self) -> Result<ByName, AccessError> {
+        let text = match fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(self.failed("read", source)),
+        };
+        parse(&text).map_err(|why| AccessError::unusable(&self.path, why))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut ByName) -> T) -> Result<T, AccessError> {
+        let directory = self.path.parent().unwrap_or(&self.path);
+        let created = DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(directory);
+        created.map_err(|source| self.failed("create", source))?;
+        let lock = directory.join("lock");
+        let options = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(lock);
+        let lock = options.map_err(|source| self.failed("lock", source))?;
+        lock.lock().map_err(|source| self.failed("lock", source))?;
+        let mut users = self.read()?;
+        let result = change(&mut users);
+        self.write(directory, &users)?;
+        Ok(result)
+    }
+
+    fn write(&self, directory: &Path, users: &ByName) -> Result<(), AccessError> {
+        let failed = |source| self.failed("write", source);
+        let users = users.iter().map(|(name, entry)| UserTable {
+            name: name.clone(),
+            password: entry.hash.clone(),
+            admin: entry.is_admin,
+        });
+        let file = UsersFile {
+            users: users.collect(),
+        };
+        let text = toml::to_string(&file)
+            .map_err(|error| AccessError::unusable(&self.path, error.to_string()))?;
+        let new = self.path.with_extension("new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let created = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new);
+        let mut target = created.map_err(failed)?;
+        target.write_all(text.as_bytes()).map_err(failed)?;
+        target.sync_all().map_err(failed)?;
+        fs::rename(&new, &self.path).map_err(failed)?;
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed)
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> AccessError {
+        AccessError::File {
+            action,
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Guards: users are added, changed, listed and removed; the file is its owner's only, and has no password.
+    #[test]
+    fn users_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let users = OwnUsers::of(directory.path());
+        let [alice, bob] = ["alice", "bob"].map(|name| name.parse::<UserName>().unwrap());
+        assert!(users.set(&alice, "correct horse", true).unwrap());
+        assert!(users.set(&bob, "battery staple", false).unwrap());
+        assert!(!users.set(&bob, "battery staples", false).unwrap());
+        let listed = users.list().unwrap();
+        let listed: Vec<_> = listed
+            .iter()
+            .map(|(name, entry)| (&**name, entry.is_admin))
+            .collect();
+        assert_eq!(listed, [("alice", true), ("bob", false)]);
+        let text = fs::read_to_string(users.path()).unwrap();
+        assert!(
+            !text.contains("horse") && !text.contains("staple"),
+            "{text}"
+        );
+        let mode = fs::metadata(users.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!format!("{:?}", users.list().unwrap()).contains("$2"));
+        assert!(users.remove("bob").unwrap());
+        assert!(!users.remove("bob").unwrap());
+        for wrong in ["short", &"x".repeat(73)] {
+            assert!(matches!(
+                users.set(&bob, wrong, false),
+                Err(AccessError::Password)
+            ));
+        }
+        fs::write(users.path(), "[[user]]\nname = 'a'\npassword = 'hunter2'").unwrap();
+        let error = users.list().unwrap_err().to_string();
+        assert!(
+            error.contains("user a") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+}

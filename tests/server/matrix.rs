@@ -1,0 +1,364 @@
+//! Who may do what: every route and method, for every kind of sender.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::Method;
+use serde_json::json;
+use tempfile::TempDir;
+use tonnage_engine::Digest;
+use tonnage_server::ServerOptions;
+use tonnage_server::access::{AccessControl, AccessOptions, OwnUsers};
+use tonnage_server::fuzz_entry::routes;
+use tonnage_tests::client::{Answer, Client, whole};
+use tonnage_tests::registry::TestRegistry;
+
+use crate::{MANIFEST, content, sha256};
+
+/// The repository that exists, and one of the same length that does not.
+const THERE: &str = "team/app";
+const NOWHERE: &str = "team/nil";
+/// Longer than this, a changed file does not go unnoticed on any machine.
+const NOTICED: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What a route needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Credentials,
+    Pull,
+    Push,
+    Delete,
+}
+
+/// The table: what each method of a route needs. A route that is not in it fails the test.
+fn needs(template: &str, method: &str) -> Needs {
+    match (template, method) {
+        ("/v2/" | "/v2/_catalog", "GET" | "HEAD") => Needs::Credentials,
+        (
+            "/v2/{name}/tags/list"
+            | "/v2/{name}/referrers/{digest}"
+            | "/v2/{name}/manifests/{reference}"
+            | "/v2/{name}/blobs/{digest}",
+            "GET" | "HEAD",
+        ) => Needs::Pull,
+        ("/v2/{name}/manifests/{reference}", "PUT")
+        | ("/v2/{name}/blobs/uploads/", "POST")
+        | ("/v2/{name}/blobs/uploads/{id}", "GET" | "HEAD" | "PATCH" | "PUT" | "DELETE") => {
+            Needs::Push
+        }
+        ("/v2/{name}/manifests/{reference}" | "/v2/{name}/blobs/{digest}", "DELETE") => {
+            Needs::Delete
+        }
+        other => panic!("{other:?} is not in the table of what routes need"),
+    }
+}
+
+/// A kind of sender, and what it may do in the repository.
+struct Sender {
+    name: &'static str,
+    password: &'static str,
+    may: &'static [Needs],
+}
+
+const ALL: &[Needs] = &[Needs::Credentials, Needs::Pull, Needs::Push, Needs::Delete];
+const SENDERS: [Sender; 10] = [
+    sender("", "", &[]),
+    sender("reader", "wrong", &[]),
+    sender("nobody", "right", &[]),
+    sender("", "right", &[]),
+    sender("other", "right", &[Needs::Credentials]),
+    sender("reader", "right", &[Needs::Credentials, Needs::Pull]),
+    sender(
+        "pusher",
+        "right",
+        &[Needs::Credentials, Needs::Pull, Needs::Push],
+    ),
+    sender("deleter", "right", &[Needs::Credentials, Needs::Delete]),
+    sender("boss", "right", ALL),
+    sender("team/app", "right", &[]),
+];
+
+const fn sender(name: &'static str, password: &'static str, may: &'static [Needs]) -> Sender {
+    Sender {
+        name,
+        password,
+        may,
+    }
+}
+
+const RULES: &str = "
+    admins = ['boss']
+    [groups]
+    readers = ['reader']
+    [[rule]]
+    repositories = 'team/*'
+    pull = ['@readers']
+    push = ['pusher']
+    delete = ['deleter']
+    immutable_tags = ['v*']
+    [[rule]]
+    repositories = 'other/*'
+    overwrite = ['other']
+    [[rule]]
+    repositories = 'open'
+    pull = ['anyone']
+";
+
+/// A registry with access control.
+struct Guarded {
+    registry: TestRegistry,
+    directory: TempDir,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("rules.toml"), RULES).unwrap();
+        let users: BTreeSet<_> = SENDERS.iter().map(|sender| sender.name).collect();
+        let known = users
+            .into_iter()
+            .filter(|name| !["", "nobody", "team/app"].contains(name));
+        // The lowest cost, because passwords are not what is tested.
+        let lines = known.map(|name| format!("{name}:{}\n", bcrypt::hash("right", 4).unwrap()));
+        std::fs::write(at("htpasswd"), lines.collect::<String>()).unwrap();
+        let control = AccessControl::open(AccessOptions {
+            own: OwnUsers::of(directory.path()),
+            htpasswd: Some(at("htpasswd")),
+            rules: Some(at("rules.toml")),
+        });
+        let control = control.unwrap();
+        let options = ServerOptions {
+            authenticator: control.authenticator(),
+            policy: control.policy(),
+            ..ServerOptions::default()
+        };
+        let registry = TestRegistry::with(options).await;
+        Self {
+            registry,
+            directory,
+        }
+    }
+
+    fn client(&self) -> Client {
+        self.registry.client()
+    }
+
+    /// Sends a request as somebody.
+    async fn send(
+        &self,
+        (name, password): (&str, &str),
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Answer {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let client = self.client();
+        let mut call = client
+            .call(method, path)
+            .header("content-type", MANIFEST)
+            // Its length is part of an answer's.
+            .header("x-request-id", "matrix");
+        if !(name.is_empty() && password.is_empty()) {
+            let encoded = STANDARD.encode(format!("{name}:{password}"));
+            call = call.header("authorization", format!("Basic {encoded}"));
+        }
+        call.body(whole(body.to_vec())).send().await
+    }
+
+    /// Pushes an image of one layer under the tag `latest` as the admin. Returns its manifest and its layer.
+    async fn push(&self, name: &str) -> (Vec<u8>, Digest) {
+        let boss = ("boss", "right");
+        let layer = content(1, 100);
+        let digest = sha256(&layer);
+        let path = format!("/v2/{name}/blobs/uploads/?digest={digest}");
+        self.send(boss, "POST", &path, &layer).await.expect(201);
+        let entry = json!({"mediaType": "a/b", "digest": digest.to_string(), "size": 100});
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": entry, "layers": []});
+        let manifest = manifest.to_string().into_bytes();
+        let path = format!("/v2/{name}/manifests/latest");
+        self.send(boss, "PUT", &path, &manifest).await.expect(201);
+        (manifest, digest)
+    }
+}
+
+/// What a client sees of a refusal, without what differs between any two answers.
+fn seen(answer: &Answer) -> String {
+    let mut headers: Vec<_> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| name.as_str() != "date")
+        .map(|(name, value)| format!("{name}: {value:?}"))
+        .collect();
+    headers.sort_unstable();
+    let body = String::from_utf8_lossy(&answer.body);
+    format!("{} {headers:?} {body}", answer.status)
+}
+
+/// Guards: of every route and method, exactly who has the right is let through. A refusal says the same whether or not
+/// the repository exists, and asks for credentials only if there are none that are valid.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_is_guarded() {
+    let guarded = Guarded::start().await;
+    let (manifest, layer) = guarded.push(THERE).await;
+    let id = "00000000-0000-4000-8000-000000000000";
+    let mut asked = 0;
+    for (template, methods) in routes() {
+        for method in methods {
+            let needs = needs(template, method);
+            for reference in [
+                "latest",
+                &sha256(&manifest).to_string(),
+                &sha256(b"absent").to_string(),
+            ] {
+                for sender in &SENDERS {
+                    let path = |repository: &str| {
+                        let digest = if reference == "latest" {
+                            layer.to_string()
+                        } else {
+                            reference.to_owned()
+                        };
+                        template
+                            .replace("{name}", repository)
+                            .replace("{reference}", reference)
+                            .replace("{digest}", &digest)
+                            .replace("{id}", id)
+                    };
+                    let who = (sender.name, sender.password);
+                    let what = format!("{who:?} {method} {}", path(THERE));
+                    asked += 1;
+                    if sender.may.contains(&needs) {
+                        // In a repository that does not exist, so that nothing is deleted here.
+                        let answer = guarded.send(who, method, &path(NOWHERE), b"{}").await;
+                        assert!(
+                            ![401, 403].contains(&answer.status.as_u16()),
+                            "{what}: {}",
+                            answer.status
+                        );
+                        continue;
+                    }
+                    let answer = guarded.send(who, method, &path(THERE), &manifest).await;
+                    let known = sender.may.contains(&Needs::Credentials);
+                    assert_eq!(answer.status, if known { 403 } else { 401 }, "{what}");
+                    assert_eq!(answer.find("www-authenticate").is_some(), !known, "{what}");
+                    let elsewhere = guarded.send(who, method, &path(NOWHERE), &manifest).await;
+                    let there = seen(&answer).replace(THERE, NOWHERE);
+                    assert_eq!(there, seen(&elsewhere), "{what}");
+                }
+            }
+        }
+    }
+    assert!(asked > 400, "{asked}");
+    // Nothing was changed by anyone.
+    let (again, _) = guarded.push(THERE).await;
+    assert_eq!(again, manifest);
+}
+
+/// Guards: the list of repositories has what its reader may pull, over all its pages; the links to next pages name no
+/// other repository.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_has_what_may_be_pulled() {
+    let guarded = Guarded::start().await;
+    for name in [
+        "aaa/secret",
+        "open",
+        "other/a",
+        "other/b",
+        "team/a",
+        "zzz/secret",
+    ] {
+        guarded.push(name).await;
+    }
+    for (who, expected) in [
+        ("reader", &["open", "team/a"][..]),
+        ("other", &["open", "other/a", "other/b"]),
+        ("deleter", &["open"]),
+        (
+            "boss",
+            &[
+                "aaa/secret",
+                "open",
+                "other/a",
+                "other/b",
+                "team/a",
+                "zzz/secret",
+            ],
+        ),
+    ] {
+        for n in [1, 2, 100] {
+            let (mut found, mut next) = (Vec::new(), Some(format!("/v2/_catalog?n={n}")));
+            while let Some(path) = next {
+                let answer = guarded
+                    .send((who, "right"), "GET", &path, b"")
+                    .await
+                    .expect(200);
+                let page = answer.json();
+                let names = page["repositories"].as_array().unwrap();
+                assert!(names.len() <= n);
+                found.extend(names.iter().map(|name| name.as_str().unwrap().to_owned()));
+                next = answer.find("link").map(|link| {
+                    let path = link.split(['<', '>']).nth(1).unwrap();
+                    assert!(who == "boss" || !path.contains("secret"), "{link}");
+                    path.to_owned()
+                });
+            }
+            assert_eq!(found, expected, "{who} by {n}");
+        }
+    }
+}
+
+/// Guards: a tag is pointed at something else only by who may overwrite, and an immutable one by nobody; the same
+/// content may be pushed again. Nobody mounts what they may not pull.
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_are_protected() {
+    let guarded = Guarded::start().await;
+    let (first, layer) = guarded.push(THERE).await;
+    let second = [&first[..], b" "].concat();
+    let (pusher, boss) = (("pusher", "right"), ("boss", "right"));
+    let path = |tag: &str| format!("/v2/{THERE}/manifests/{tag}");
+    for (who, tag, body, expected) in [
+        (pusher, "new", &second, 201),
+        (pusher, "new", &second, 201),
+        (pusher, "new", &first, 403),
+        (pusher, "latest", &second, 403),
+        (pusher, "latest", &first, 201),
+        (boss, "latest", &second, 201),
+        (boss, "v1", &first, 201),
+        (boss, "v1", &first, 201),
+        (boss, "v1", &second, 403),
+    ] {
+        let answer = guarded.send(who, "PUT", &path(tag), body).await;
+        assert_eq!(answer.status, expected, "{who:?} {tag} {:?}", answer.body);
+    }
+    let further = format!("{}?tag=v1&tag=v2", path(&sha256(&second).to_string()));
+    guarded
+        .send(boss, "PUT", &further, &second)
+        .await
+        .expect_error(403, "DENIED");
+    guarded
+        .send(boss, "GET", &path("v2"), b"")
+        .await
+        .expect(404);
+
+    let mut seen_by_other = BTreeSet::new();
+    for (from, digest) in [(THERE, layer), (NOWHERE, layer), (THERE, sha256(b"absent"))] {
+        let mount = format!("/v2/other/x/blobs/uploads/?mount={digest}&from={from}");
+        let answer = guarded.send(("other", "right"), "POST", &mount, b"").await;
+        seen_by_other.insert(answer.expect(202).headers.len());
+    }
+    assert_eq!(seen_by_other.len(), 1);
+}
+
+/// Guards: who is removed from the list of users, or gets another password, is refused soon, although the password was
+/// right a moment ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn removed_users_are_refused() {
+    let guarded = Guarded::start().await;
+    let who = ("reader", "right");
+    guarded.send(who, "GET", "/v2/", b"").await.expect(200);
+    std::fs::write(guarded.directory.path().join("htpasswd"), "").unwrap();
+    let refused = async { while guarded.send(who, "GET", "/v2/", b"").await.status != 401 {} };
+    assert!(tokio::time::timeout(NOTICED, refused).await.is_ok());
+}

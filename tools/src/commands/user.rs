@@ -1,0 +1,214 @@
+//! `tonnage user`: users of a registry with access control.
+//!
+//! Owns: the forms of the commands, and how a password is read. A running server knows a change at once, because it
+//! reads the same file. Refuses: the file (`tonnage_server::access`).
+
+use std::io::{self, IsTerminal as _, Read as _};
+
+use serde::Serialize;
+use tonnage_server::access::{OwnUsers, UserName};
+
+use crate::config;
+use crate::config::flags::ConfigFlags;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+use crate::serve::access_failure;
+
+/// Longest line that is read as a password.
+const PASSWORD_READ_MAX: u64 = 4096;
+
+/// Commands for users.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum UserCommand {
+    /// Add a user; asks for the password on the terminal
+    Add(UserAdd),
+    /// Give a user another password
+    SetPassword(UserSetPassword),
+    /// List users
+    List(UserList),
+    /// Remove a user, whose requests are rejected from then on
+    Remove(UserRemove),
+}
+
+/// Arguments of `user add`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UserAdd {
+    /// Name of the user
+    name: String,
+    /// Let the user do everything
+    #[arg(long)]
+    admin: bool,
+    #[command(flatten)]
+    password: PasswordArguments,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+/// Arguments of `user set-password`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UserSetPassword {
+    /// Name of the user
+    name: String,
+    #[command(flatten)]
+    password: PasswordArguments,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+/// Where a password comes from.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PasswordArguments {
+    /// Read the password from standard input instead of asking for it
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+/// Arguments of `user list`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UserList {
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+/// Arguments of `user remove`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UserRemove {
+    /// Name of the user
+    name: String,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    users: Vec<ListedUser>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedUser {
+    name: String,
+    admin: bool,
+}
+
+/// Carries out a command.
+pub(crate) fn run(command: &UserCommand) -> Result<Exit, Failure> {
+    match command {
+        UserCommand::Add(arguments) => add(arguments),
+        UserCommand::SetPassword(arguments) => set_password(arguments),
+        UserCommand::List(arguments) => list(arguments),
+        UserCommand::Remove(arguments) => remove(arguments),
+    }
+}
+
+fn add(arguments: &UserAdd) -> Result<Exit, Failure> {
+    let (users, name) = (users(&arguments.flags)?, name(&arguments.name)?);
+    if is_known(&users, &name)? {
+        let what = format!("there is a user {name} already");
+        return Err(Failure::new(Exit::Usage, what).hint(format!(
+            "for another password: tonnage user set-password {name}"
+        )));
+    }
+    let password = arguments.password.read()?;
+    let set = users.set(&name, &password, arguments.admin);
+    set.map_err(|error| access_failure(&error))?;
+    let may = if arguments.admin {
+        "may do everything"
+    } else {
+        "may do what access rules allow (auth.rules)"
+    };
+    output::result(&format!("added user {name}, who {may}"))?;
+    Ok(Exit::Done)
+}
+
+fn set_password(arguments: &UserSetPassword) -> Result<Exit, Failure> {
+    let (users, name) = (users(&arguments.flags)?, name(&arguments.name)?);
+    let listed = users.list().map_err(|error| access_failure(&error))?;
+    let found = listed.iter().find(|(known, _)| known == name.as_str());
+    let (_, entry) = found.ok_or_else(|| unknown(name.as_str()))?;
+    let password = arguments.password.read()?;
+    let set = users.set(&name, &password, entry.is_admin);
+    set.map_err(|error| access_failure(&error))?;
+    output::result(&format!("user {name} has another password"))?;
+    Ok(Exit::Done)
+}
+
+fn list(arguments: &UserList) -> Result<Exit, Failure> {
+    let users = users(&arguments.flags)?;
+    let listed = users.list().map_err(|error| access_failure(&error))?;
+    if arguments.json {
+        let users = listed.into_iter().map(|(name, entry)| ListedUser {
+            name,
+            admin: entry.is_admin,
+        });
+        output::json(&Listed {
+            users: users.collect(),
+        })?;
+        return Ok(Exit::Done);
+    }
+    for (name, entry) in &listed {
+        let admin = if entry.is_admin { "  admin" } else { "" };
+        output::result(&format!("{name}{admin}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn remove(arguments: &UserRemove) -> Result<Exit, Failure> {
+    let removed = users(&arguments.flags)?.remove(&arguments.name);
+    if !removed.map_err(|error| access_failure(&error))? {
+        return Err(unknown(&arguments.name));
+    }
+    output::result(&format!("removed user {}", arguments.name))?;
+    Ok(Exit::Done)
+}
+
+fn users(flags: &ConfigFlags) -> Result<OwnUsers, Failure> {
+    let config = config::load(flags).into_valid()?.config;
+    Ok(OwnUsers::of(&config.data()?))
+}
+
+fn name(text: &str) -> Result<UserName, Failure> {
+    let parsed = text.parse::<UserName>();
+    parsed.map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
+fn is_known(users: &OwnUsers, name: &UserName) -> Result<bool, Failure> {
+    let listed = users.list().map_err(|error| access_failure(&error))?;
+    Ok(listed.iter().any(|(known, _)| known == name.as_str()))
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(Exit::NotFound, format!("there is no user {name}"))
+        .hint("to see all: tonnage user list, with the same --data")
+}
+
+impl PasswordArguments {
+    /// Reads a password: twice from the terminal, or a line of standard input.
+    fn read(&self) -> Result<String, Failure> {
+        let failed = |error: io::Error| {
+            Failure::new(Exit::Usage, format!("the password cannot be read: {error}"))
+        };
+        if self.password_stdin {
+            let mut text = String::new();
+            let mut input = io::stdin().take(PASSWORD_READ_MAX);
+            input.read_to_string(&mut text).map_err(failed)?;
+            return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
+        }
+        if !io::stdin().is_terminal() {
+            let what = "there is no terminal to ask for the password";
+            return Err(Failure::new(Exit::Usage, what)
+                .hint("write it to standard input, with --password-stdin"));
+        }
+        let password = rpassword::prompt_password("Password: ").map_err(failed)?;
+        if rpassword::prompt_password("Again: ").map_err(failed)? != password {
+            return Err(Failure::new(
+                Exit::Usage,
+                "the two passwords differ; nothing was changed",
+            ));
+        }
+        Ok(password)
+    }
+}

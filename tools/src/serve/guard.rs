@@ -1,0 +1,67 @@
+//! How a server that starts is guarded: encryption and access control.
+//!
+//! Owns: [`GuardOptions`], and the order of what it reads and makes. Files of somebody else are read before anything
+//! is changed. The own authority and the list of users are in the store's directory, so they come after the store.
+
+use std::path::Path;
+
+use tonnage_server::Bound;
+use tonnage_server::tls::{AlpnPreference, ServerTls, TlsError, TlsSource};
+
+use super::access::{self, Access};
+use crate::config::options::AuthConfig;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// How a server is guarded.
+#[derive(Debug)]
+pub(crate) struct GuardOptions {
+    /// Where the certificate comes from; `None` without TLS.
+    pub(crate) tls: Option<TlsSource>,
+    /// The protocol for clients that speak both.
+    pub(crate) alpn: AlpnPreference,
+    /// Who may do what.
+    pub(crate) auth: AuthConfig,
+}
+
+impl GuardOptions {
+    /// Reads the certificate of somebody else, if there is one.
+    pub(super) fn read_certificate(&self) -> Result<Option<ServerTls>, Failure> {
+        match &self.tls {
+            Some(source @ TlsSource::Files { .. }) => self.open_tls(source).map(Some),
+            Some(TlsSource::Own(_)) | None => Ok(None),
+        }
+    }
+
+    /// Guards a server whose store is open in `data`, with the certificate that was read. Returns its access control.
+    pub(super) fn apply(
+        &self,
+        bound: &mut Bound,
+        certificate: Option<ServerTls>,
+        data: &Path,
+    ) -> Result<Option<Access>, Failure> {
+        let tls = match &self.tls {
+            Some(source @ TlsSource::Own(_)) => Some(self.open_tls(source)?),
+            Some(TlsSource::Files { .. }) | None => certificate,
+        };
+        if let Some(tls) = tls {
+            bound.set_tls(tls);
+        }
+        let access = access::open(&self.auth, data)?;
+        if let Some(access) = &access {
+            bound.set_access(&access.control);
+        }
+        Ok(access)
+    }
+
+    fn open_tls(&self, source: &TlsSource) -> Result<ServerTls, Failure> {
+        ServerTls::open(source.clone(), self.alpn).map_err(|error| {
+            let exit = if matches!(error, TlsError::Unusable { .. }) {
+                Exit::Usage
+            } else {
+                Exit::Disk
+            };
+            Failure::new(exit, format!("TLS cannot start: {error}"))
+        })
+    }
+}
