@@ -145,6 +145,8 @@ fn run(world: &Arc<World>, stops: Stops, seed: u64, events: u64) -> Result<Strin
         stopped = stops.run(world, events, (events / EVENTS_A_STOP).max(1), STOP);
         if stopped.is_ok() {
             world.wait_for(events);
+            let cycles = setting("TONNAGE_TEST_SOAK_CYCLES").unwrap_or_default();
+            while collections(&done) < cycles && world.wait_for(world.events() + EVENTS_A_STOP) {}
         }
         world.end();
     });
@@ -156,6 +158,15 @@ fn run(world: &Arc<World>, stops: Stops, seed: u64, events: u64) -> Result<Strin
         return Err("nothing was stopped: the run tests nothing".to_owned());
     }
     Ok(summary(world, &done, stopped, begin.elapsed()))
+}
+
+/// Returns how many cycles of collection the commands have run.
+fn collections(done: &[Done]) -> u64 {
+    let jobs = COMMANDS.iter().zip(done);
+    let collecting = jobs.filter(|(job, _)| job.arguments.starts_with(&["collect"]));
+    collecting
+        .map(|(_, done)| done.runs.load(Ordering::Relaxed))
+        .sum()
 }
 
 /// Runs a client on a runtime of its own.
