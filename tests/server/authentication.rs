@@ -40,7 +40,7 @@ impl Authenticator for Tokens {
                 None => Ok(Caller::default()),
                 Some(token) if token == "Bearer of-alice" => Ok(Caller {
                     subject: "alice".to_owned(),
-                    is_admin: false,
+                    ..Caller::default()
                 }),
                 Some(_) => Err(Refused::Unauthenticated(Challenge(
                     HeaderValue::from_static(INVALID),

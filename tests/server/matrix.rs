@@ -25,7 +25,9 @@ const NOTICED: std::time::Duration = std::time::Duration::from_secs(30);
 /// What a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needs {
+    Nothing,
     Credentials,
+    List,
     Pull,
     Push,
     Delete,
@@ -34,7 +36,9 @@ enum Needs {
 /// The table: what each method of a route needs. A route that is not in it fails the test.
 fn needs(template: &str, method: &str) -> Needs {
     match (template, method) {
-        ("/v2/" | "/v2/_catalog", "GET" | "HEAD") => Needs::Credentials,
+        ("/token", "GET" | "POST") => Needs::Nothing,
+        ("/v2/", "GET" | "HEAD") => Needs::Credentials,
+        ("/v2/_catalog", "GET" | "HEAD") => Needs::List,
         (
             "/v2/{name}/tags/list"
             | "/v2/{name}/referrers/{digest}"
@@ -54,35 +58,125 @@ fn needs(template: &str, method: &str) -> Needs {
     }
 }
 
-/// A kind of sender, and what it may do in the repository.
+/// A kind of sender.
 struct Sender {
     name: &'static str,
     password: &'static str,
+    /// The scope of the token that it sends instead of the password.
+    token: Option<&'static str>,
+    /// What its user may do in the repository.
+    rights: &'static [Needs],
+    /// What of that it may do with its token.
     may: &'static [Needs],
 }
 
-const ALL: &[Needs] = &[Needs::Credentials, Needs::Pull, Needs::Push, Needs::Delete];
-const SENDERS: [Sender; 10] = [
-    sender("", "", &[]),
-    sender("reader", "wrong", &[]),
-    sender("nobody", "right", &[]),
-    sender("", "right", &[]),
-    sender("other", "right", &[Needs::Credentials]),
-    sender("reader", "right", &[Needs::Credentials, Needs::Pull]),
-    sender(
-        "pusher",
-        "right",
-        &[Needs::Credentials, Needs::Pull, Needs::Push],
+const ALL: &[Needs] = &[
+    Needs::Nothing,
+    Needs::Credentials,
+    Needs::List,
+    Needs::Pull,
+    Needs::Push,
+    Needs::Delete,
+];
+const USER: &[Needs] = &[Needs::Nothing, Needs::Credentials, Needs::List];
+const READER: &[Needs] = &[Needs::Nothing, Needs::Credentials, Needs::List, Needs::Pull];
+const PUSHER: &[Needs] = &[
+    Needs::Nothing,
+    Needs::Credentials,
+    Needs::List,
+    Needs::Pull,
+    Needs::Push,
+];
+const DELETER: &[Needs] = &[
+    Needs::Nothing,
+    Needs::Credentials,
+    Needs::List,
+    Needs::Delete,
+];
+const NOBODY: &[Needs] = &[];
+const SENDERS: [Sender; 19] = [
+    user("", "", &[Needs::Nothing]),
+    user("reader", "wrong", NOBODY),
+    user("nobody", "right", NOBODY),
+    user("", "right", NOBODY),
+    user("team/app", "right", NOBODY),
+    user("other", "right", USER),
+    user("reader", "right", READER),
+    user("pusher", "right", PUSHER),
+    user("deleter", "right", DELETER),
+    user("boss", "right", ALL),
+    token("reader", "", READER, &[Needs::Credentials]),
+    token(
+        "reader",
+        "registry:catalog:*",
+        READER,
+        &[Needs::Credentials, Needs::List],
     ),
-    sender("deleter", "right", &[Needs::Credentials, Needs::Delete]),
-    sender("boss", "right", ALL),
-    sender("team/app", "right", &[]),
+    token(
+        "reader",
+        "repository:team/app:pull repository:team/nil:pull",
+        READER,
+        &[Needs::Credentials, Needs::Pull],
+    ),
+    token(
+        "reader",
+        "repository:team/app:* repository:team/nil:*",
+        READER,
+        &[Needs::Credentials, Needs::Pull],
+    ),
+    token(
+        "pusher",
+        "repository:team/app:pull repository:team/nil:pull",
+        PUSHER,
+        &[Needs::Credentials, Needs::Pull],
+    ),
+    token(
+        "pusher",
+        "repository:other/a:pull,push",
+        PUSHER,
+        &[Needs::Credentials],
+    ),
+    token(
+        "other",
+        "repository:team/app:* repository:team/nil:*",
+        USER,
+        &[Needs::Credentials],
+    ),
+    token(
+        "boss",
+        "repository:team/app:delete repository:team/nil:delete",
+        ALL,
+        &[Needs::Credentials, Needs::Delete],
+    ),
+    token(
+        "",
+        "repository:team/app:pull repository:open:pull",
+        NOBODY,
+        NOBODY,
+    ),
 ];
 
-const fn sender(name: &'static str, password: &'static str, may: &'static [Needs]) -> Sender {
+const fn user(name: &'static str, password: &'static str, may: &'static [Needs]) -> Sender {
     Sender {
         name,
         password,
+        token: None,
+        rights: may,
+        may,
+    }
+}
+
+const fn token(
+    name: &'static str,
+    scope: &'static str,
+    rights: &'static [Needs],
+    may: &'static [Needs],
+) -> Sender {
+    Sender {
+        name,
+        password: "right",
+        token: Some(scope),
+        rights,
         may,
     }
 }
@@ -134,7 +228,11 @@ impl Guarded {
             policy: control.policy(),
             ..ServerOptions::default()
         };
-        let registry = TestRegistry::with(options).await;
+        let registry = TestRegistry::with(ServerOptions {
+            token_issuer: Some(control.token_issuer()),
+            ..options
+        });
+        let registry = registry.await;
         Self {
             registry,
             directory,
@@ -145,10 +243,15 @@ impl Guarded {
         self.registry.client()
     }
 
-    /// Sends a request as somebody.
-    async fn send(
+    /// Sends a request as somebody with a password.
+    async fn send(&self, who: (&str, &str), method: &str, path: &str, body: &[u8]) -> Answer {
+        self.send_with(&basic(who), method, path, body).await
+    }
+
+    /// Sends a request with this `Authorization`, unless it is empty.
+    async fn send_with(
         &self,
-        (name, password): (&str, &str),
+        authorization: &str,
         method: &str,
         path: &str,
         body: &[u8],
@@ -160,11 +263,30 @@ impl Guarded {
             .header("content-type", MANIFEST)
             // Its length is part of an answer's.
             .header("x-request-id", "matrix");
-        if !(name.is_empty() && password.is_empty()) {
-            let encoded = STANDARD.encode(format!("{name}:{password}"));
-            call = call.header("authorization", format!("Basic {encoded}"));
+        if !authorization.is_empty() {
+            call = call.header("authorization", authorization);
         }
         call.body(whole(body.to_vec())).send().await
+    }
+
+    /// Returns the `Authorization` of a sender, for which a token may be fetched.
+    async fn authorization(&self, sender: &Sender) -> String {
+        let anonymous = sender.name.is_empty() && sender.token.is_some();
+        let password = if anonymous { "" } else { sender.password };
+        let who = (sender.name, password);
+        let Some(scope) = sender.token else {
+            return basic(who);
+        };
+        let path = format!("/token?service=tonnage&scope={}", scope.replace(' ', "%20"));
+        let answer = self.send(who, "GET", &path, b"").await.expect(200).json();
+        assert_eq!(
+            (&answer["token"], 300),
+            (
+                &answer["access_token"],
+                answer["expires_in"].as_u64().unwrap()
+            )
+        );
+        format!("Bearer {}", answer["token"].as_str().unwrap())
     }
 
     /// Pushes an image of one layer under the tag `latest` as the admin. Returns its manifest and its layer.
@@ -182,6 +304,14 @@ impl Guarded {
         self.send(boss, "PUT", &path, &manifest).await.expect(201);
         (manifest, digest)
     }
+}
+
+/// Returns the `Authorization` for a name and a password; nothing for nobody.
+fn basic((name, password): (&str, &str)) -> String {
+    if name.is_empty() && password.is_empty() {
+        return String::new();
+    }
+    format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
 }
 
 /// What a client sees of a refusal, without what differs between any two answers.
@@ -205,33 +335,44 @@ async fn every_route_is_guarded() {
     let (manifest, layer) = guarded.push(THERE).await;
     let id = "00000000-0000-4000-8000-000000000000";
     let mut asked = 0;
-    for (template, methods) in routes() {
-        for method in methods {
-            let needs = needs(template, method);
-            for reference in [
-                "latest",
-                &sha256(&manifest).to_string(),
-                &sha256(b"absent").to_string(),
-            ] {
-                for sender in &SENDERS {
+    for sender in &SENDERS {
+        let authorization = guarded.authorization(sender).await;
+        for (template, methods) in routes() {
+            for method in methods {
+                let needs = needs(template, method);
+                if needs == Needs::Nothing && sender.token.is_some() {
+                    // A token is for a password, and not for another token.
+                    let refused = guarded
+                        .send_with(&authorization, "GET", "/token", b"")
+                        .await;
+                    refused.expect(401);
+                    continue;
+                }
+                for reference in [
+                    "latest".to_owned(),
+                    sha256(&manifest).to_string(),
+                    sha256(b"absent").to_string(),
+                ] {
                     let path = |repository: &str| {
                         let digest = if reference == "latest" {
                             layer.to_string()
                         } else {
-                            reference.to_owned()
+                            reference.clone()
                         };
                         template
                             .replace("{name}", repository)
-                            .replace("{reference}", reference)
+                            .replace("{reference}", &reference)
                             .replace("{digest}", &digest)
                             .replace("{id}", id)
                     };
-                    let who = (sender.name, sender.password);
-                    let what = format!("{who:?} {method} {}", path(THERE));
+                    let scope = sender.token.unwrap_or("password");
+                    let what = format!("{:?} ({scope}) {method} {}", sender.name, path(THERE));
                     asked += 1;
                     if sender.may.contains(&needs) {
                         // In a repository that does not exist, so that nothing is deleted here.
-                        let answer = guarded.send(who, method, &path(NOWHERE), b"{}").await;
+                        let answer = guarded
+                            .send_with(&authorization, method, &path(NOWHERE), b"{}")
+                            .await;
                         assert!(
                             ![401, 403].contains(&answer.status.as_u16()),
                             "{what}: {}",
@@ -239,11 +380,21 @@ async fn every_route_is_guarded() {
                         );
                         continue;
                     }
-                    let answer = guarded.send(who, method, &path(THERE), &manifest).await;
-                    let known = sender.may.contains(&Needs::Credentials);
-                    assert_eq!(answer.status, if known { 403 } else { 401 }, "{what}");
-                    assert_eq!(answer.find("www-authenticate").is_some(), !known, "{what}");
-                    let elsewhere = guarded.send(who, method, &path(NOWHERE), &manifest).await;
+                    let answer = guarded
+                        .send_with(&authorization, method, &path(THERE), &manifest)
+                        .await;
+                    // With another token, or with valid credentials, it might be allowed.
+                    let is_final = sender.rights.contains(&Needs::Credentials)
+                        && !sender.rights.contains(&needs);
+                    assert_eq!(answer.status, if is_final { 403 } else { 401 }, "{what}");
+                    assert_eq!(
+                        answer.find("www-authenticate").is_some(),
+                        !is_final,
+                        "{what}"
+                    );
+                    let elsewhere = guarded
+                        .send_with(&authorization, method, &path(NOWHERE), &manifest)
+                        .await;
                     let there = seen(&answer).replace(THERE, NOWHERE);
                     assert_eq!(there, seen(&elsewhere), "{what}");
                 }
@@ -361,4 +512,85 @@ async fn removed_users_are_refused() {
     std::fs::write(guarded.directory.path().join("htpasswd"), "").unwrap();
     let refused = async { while guarded.send(who, "GET", "/v2/", b"").await.status != 401 {} };
     assert!(tokio::time::timeout(NOTICED, refused).await.is_ok());
+}
+
+/// Guards: docker's way to pull without credentials from a registry that asks for them: the challenge of `/v2/` names
+/// the token service, which gives anyone a token for what anyone may pull, and nothing more.
+#[tokio::test(flavor = "multi_thread")]
+async fn anyone_gets_a_token_for_what_is_open() {
+    let guarded = Guarded::start().await;
+    guarded.push("open").await;
+    let ping = guarded.send(("", ""), "GET", "/v2/", b"").await.expect(401);
+    let address = guarded.client().address();
+    assert_eq!(
+        ping.header("www-authenticate"),
+        format!("Bearer realm=\"http://{address}/token\",service=\"tonnage\"")
+    );
+    let pull = guarded
+        .send(("", ""), "GET", "/v2/team/app/manifests/latest", b"")
+        .await;
+    assert!(
+        pull.header("www-authenticate")
+            .ends_with(",scope=\"repository:team/app:pull\"")
+    );
+    let path =
+        "/token?service=tonnage&scope=repository:open:pull,push&scope=repository:team/app:pull";
+    let answer = guarded.send(("", ""), "GET", path, b"").await.expect(200);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let bearer = format!("Bearer {}", answer.json()["token"].as_str().unwrap());
+    let manifest = |name: &str| format!("/v2/{name}/manifests/latest");
+    guarded
+        .send_with(&bearer, "GET", &manifest("open"), b"")
+        .await
+        .expect(200);
+    for (method, name) in [("PUT", "open"), ("GET", "team/app")] {
+        guarded
+            .send_with(&bearer, method, &manifest(name), b"{}")
+            .await
+            .expect(401);
+    }
+}
+
+/// Guards: the form of tokens (RFC 6749 section 4.3): the answer says what was granted; wrong passwords, other grants
+/// and bad scopes are errors; a forged or broken token is `invalid_token`.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_issued_by_form() {
+    let guarded = Guarded::start().await;
+    let form = async |text: &str| {
+        guarded
+            .send(("", ""), "POST", "/token", text.as_bytes())
+            .await
+    };
+    let good = "grant_type=password&service=tonnage&client_id=x&username=reader&password=right";
+    let scope = "&scope=repository:team/a:pull,push+repository:other/a:pull";
+    let answer = form(&format!("{good}{scope}")).await.expect(200).json();
+    assert_eq!(answer["scope"], "repository:team/a:pull");
+    assert_eq!(answer["token_type"], "Bearer");
+    let expires = answer["issued_at"].as_str().unwrap();
+    assert!(
+        expires.ends_with('Z') && expires.starts_with("20"),
+        "{expires}"
+    );
+    let refused = form(&good.replace("right", "wrong")).await;
+    refused.expect_error(401, "UNAUTHORIZED");
+    for wrong in [
+        "",
+        "grant_type=refresh_token&refresh_token=x",
+        &format!("{good}&scope=nonsense"),
+        &format!("{good}&scope={}", "repository:a:pull+".repeat(101)),
+        &"x".repeat(70_000),
+    ] {
+        form(wrong).await.expect_error(400, "UNSUPPORTED");
+    }
+    let token = answer["token"].as_str().unwrap();
+    let broken = format!("Bearer {}x", &token[..token.len() - 2]);
+    let refused = guarded
+        .send_with(&broken, "GET", "/v2/", b"")
+        .await
+        .expect(401);
+    assert!(
+        refused
+            .header("www-authenticate")
+            .ends_with(",error=\"invalid_token\"")
+    );
 }

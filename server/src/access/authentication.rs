@@ -6,11 +6,12 @@
 //! An authenticator determines the [`Caller`] of every request. A name or an id in a request never does.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use http::HeaderValue;
 use http::request::Parts;
 
-use super::{Decision, Permission, Refused};
+use super::{Decision, Permission, Refused, TokenScope};
 use crate::transport::front_end::ConnectionFacts;
 
 /// Who sends a request.
@@ -20,6 +21,8 @@ pub struct Caller {
     pub subject: String,
     /// Whether the list of users says that the caller may do everything.
     pub is_admin: bool,
+    /// What the token of the request covers; `None` if it has none, so that nothing is restricted.
+    pub scope: Option<Arc<TokenScope>>,
 }
 
 impl Caller {

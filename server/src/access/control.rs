@@ -2,16 +2,19 @@
 //!
 //! Owns: [`AccessControl`]: the authenticator and the policy of a registry, and when their files are read again.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::basic::PasswordAuthenticator;
+use super::credentials::CredentialAuthenticator;
 use super::reloaded::ReloadedFile;
-use super::rules::AccessRules;
+use super::rules::{AccessRules, Right};
+use super::tokens::{IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
 use super::users::{OwnUsers, Users};
 use super::{AccessError, Authenticator, Caller, Decision, Permission, Policy, Verdict};
+use crate::oci::RepositoryName;
 
 /// Interval of looks at the files.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,14 +34,23 @@ pub struct AccessOptions {
 #[derive(Debug)]
 pub struct AccessControl {
     passwords: Arc<Passwords>,
-    rules: Option<Arc<ReloadedFile<AccessRules>>>,
+    tokens: Arc<TokenService>,
+    policy: Arc<RulePolicy>,
+}
+
+/// Issues tokens to who logs in, and to anyone for what needs no credentials.
+#[derive(Debug, Clone)]
+pub struct TokenIssuer {
+    passwords: Arc<Passwords>,
+    tokens: Arc<TokenService>,
+    policy: Arc<RulePolicy>,
 }
 
 /// Decides by the rules.
 #[derive(Debug)]
 struct RulePolicy {
     rules: Option<Arc<ReloadedFile<AccessRules>>>,
-    none: AccessRules,
+    none: Arc<AccessRules>,
 }
 
 impl AccessControl {
@@ -56,9 +68,11 @@ impl AccessControl {
             .map(|path| ReloadedFile::open(path, false, str::parse));
         let rules = rules.transpose()?.map(Arc::new);
         let passwords = Arc::new(Passwords::new(users)?);
+        let tokens = Arc::new(TokenService::open(options.own.directory())?);
         let looked_at = (
             Arc::downgrade(&passwords),
             rules.as_ref().map(Arc::downgrade),
+            Arc::downgrade(&tokens),
         );
         tokio::spawn(async move {
             loop {
@@ -67,17 +81,29 @@ impl AccessControl {
                     return;
                 };
                 let rules = looked_at.1.as_ref().and_then(Weak::upgrade);
+                let tokens = looked_at.2.upgrade();
                 let looking = tokio::task::spawn_blocking(move || {
                     passwords.users().reload();
                     if let Some(rules) = rules {
                         rules.reload();
+                    }
+                    if let Some(Err(error)) = tokens.map(|tokens| tokens.rotate()) {
+                        tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
                     }
                 });
                 // A panic is reported by the panic hook, and the next look is another attempt.
                 looking.await.unwrap_or_default();
             }
         });
-        Ok(Self { passwords, rules })
+        let policy = Arc::new(RulePolicy {
+            rules,
+            none: Arc::default(),
+        });
+        Ok(Self {
+            passwords,
+            tokens,
+            policy,
+        })
     }
 
     /// Returns whether nobody can log in.
@@ -87,15 +113,61 @@ impl AccessControl {
 
     /// Returns what determines who sends a request.
     pub fn authenticator(&self) -> Arc<dyn Authenticator> {
-        Arc::new(PasswordAuthenticator(Arc::clone(&self.passwords)))
+        Arc::new(CredentialAuthenticator {
+            passwords: Arc::clone(&self.passwords),
+            tokens: Arc::clone(&self.tokens),
+        })
     }
 
     /// Returns what decides about requests.
     pub fn policy(&self) -> Arc<dyn Policy> {
-        Arc::new(RulePolicy {
-            rules: self.rules.clone(),
-            none: AccessRules::default(),
-        })
+        Arc::clone(&self.policy) as _
+    }
+
+    /// Returns what issues tokens.
+    pub fn token_issuer(&self) -> TokenIssuer {
+        TokenIssuer {
+            passwords: Arc::clone(&self.passwords),
+            tokens: Arc::clone(&self.tokens),
+            policy: Arc::clone(&self.policy),
+        }
+    }
+}
+
+impl TokenIssuer {
+    /// Returns whose name and password these are; `None` if they are wrong.
+    pub(crate) async fn log_in(&self, peer: IpAddr, name: &str, password: &str) -> Option<Caller> {
+        if let Some(caller) = self.passwords.remembered(name, password) {
+            return Some(caller);
+        }
+        let passwords = Arc::clone(&self.passwords);
+        passwords
+            .compare(peer, name.to_owned(), password.to_owned())
+            .await
+    }
+
+    /// Issues a token for the part of `wanted` that `caller` may have.
+    pub(crate) fn issue(
+        &self,
+        caller: &Caller,
+        wanted: Vec<Scope>,
+    ) -> Result<IssuedToken, AccessError> {
+        let rules = self.policy.rules();
+        let may_list = !caller.is_anonymous();
+        let has = |right: Right, name: &RepositoryName| rules.has(caller, right, name);
+        let granted = wanted
+            .into_iter()
+            .filter_map(|scope| scope.granted(may_list, has));
+        self.tokens.issue(&caller.subject, granted.collect())
+    }
+}
+
+impl RulePolicy {
+    fn rules(&self) -> Arc<AccessRules> {
+        match &self.rules {
+            Some(rules) => rules.value(),
+            None => Arc::clone(&self.none),
+        }
     }
 }
 
@@ -105,9 +177,17 @@ impl Policy for RulePolicy {
         caller: &'a Caller,
         permission: Permission<'a>,
     ) -> Decision<'a, Verdict> {
-        Decision::Ready(match &self.rules {
-            Some(rules) => rules.value().decide(caller, permission),
-            None => self.none.decide(caller, permission),
+        let verdict = self.rules().decide(caller, permission);
+        let is_covered = caller
+            .scope
+            .as_ref()
+            .is_none_or(|scope| scope.covers(permission));
+        // With another token the same caller may do it.
+        let lacks_scope = verdict == Verdict::Granted && !is_covered;
+        Decision::Ready(if lacks_scope {
+            Verdict::Unauthenticated
+        } else {
+            verdict
         })
     }
 }

@@ -32,6 +32,9 @@ pub enum AccessError {
     /// A name is not allowed.
     #[error(transparent)]
     Name(#[from] InvalidUserName),
+    /// A token could not be signed.
+    #[error("a token cannot be signed: {0}")]
+    Token(String),
     /// The system has no randomness.
     #[error("the system provided no random bytes")]
     Randomness,

@@ -8,13 +8,15 @@
 //! the repository from it, so they act on exactly what was allowed.
 
 mod authentication;
-mod basic;
 mod control;
+mod credentials;
 mod decision;
 mod error;
 mod policy;
+mod private_file;
 mod reloaded;
 mod rules;
+mod tokens;
 mod users;
 
 use std::sync::Arc;
@@ -22,14 +24,16 @@ use std::sync::Arc;
 use http::request::Parts;
 
 pub use self::authentication::{Anonymous, Authenticator, Caller, Challenge};
-pub use self::control::{AccessControl, AccessOptions};
+pub use self::control::{AccessControl, AccessOptions, TokenIssuer};
+pub(crate) use self::credentials::TOKEN_PATH;
 pub use self::decision::Decision;
 pub use self::error::AccessError;
 pub use self::policy::{
     Action, Delete, GrantAll, ListRepositories, Overwrite, Permission, Ping, Policy, Pull, Push,
-    Verdict,
+    See, Verdict,
 };
 pub use self::rules::{AccessRules, Reason, Right, Subject};
+pub use self::tokens::{IssuedToken, Scope, TokenScope};
 pub use self::users::{InvalidUserName, OwnUsers, UserEntry, UserName};
 use crate::oci::RepositoryName;
 pub use crate::transport::front_end::ConnectionFacts;

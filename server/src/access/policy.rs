@@ -14,6 +14,8 @@ pub enum Permission<'a> {
     Ping,
     /// List the names of all repositories.
     ListRepositories,
+    /// Find a repository in the list of all that its reader may pull.
+    See(&'a RepositoryName),
     /// Read a repository: blobs, manifests, tags, referrers.
     Pull(&'a RepositoryName),
     /// Add to a repository.
@@ -69,6 +71,9 @@ pub struct Ping;
 /// Lists the names of all repositories.
 #[derive(Debug, Clone)]
 pub struct ListRepositories;
+/// Finds this repository in a list.
+#[derive(Debug, Clone)]
+pub struct See(pub RepositoryName);
 /// Reads this repository.
 #[derive(Debug, Clone)]
 pub struct Pull(pub RepositoryName);
@@ -91,6 +96,11 @@ impl Action for Ping {
 impl Action for ListRepositories {
     fn permission(&self) -> Permission<'_> {
         Permission::ListRepositories
+    }
+}
+impl Action for See {
+    fn permission(&self) -> Permission<'_> {
+        Permission::See(&self.0)
     }
 }
 impl Action for Pull {

@@ -140,6 +140,7 @@ impl Bound {
     pub fn set_access(&mut self, access: &AccessControl) {
         self.options.authenticator = access.authenticator();
         self.options.policy = access.policy();
+        self.options.token_issuer = Some(access.token_issuer());
     }
 
     /// Serves a registry over any pair of ports until `shutdown` resolves and connections are drained. `collectors`
@@ -251,6 +252,7 @@ impl Bound {
                 Arc::clone(&self.options.authenticator),
                 Arc::clone(&self.options.policy),
             ),
+            tokens: self.options.token_issuer.clone(),
             metrics: Arc::clone(metrics),
             body_idle: self.options.body_idle_timeout,
             clock: clock.clone(),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{Anonymous, Authenticator, GrantAll, Policy};
+use crate::access::{Anonymous, Authenticator, GrantAll, Policy, TokenIssuer};
 use crate::frontends::oci::Locations;
 use crate::registry::Limits;
 use crate::tls::ServerTls;
@@ -28,6 +28,8 @@ pub struct ServerOptions {
     pub authenticator: Arc<dyn Authenticator>,
     /// Who may do what.
     pub policy: Arc<dyn Policy>,
+    /// What issues tokens that `authenticator` accepts; `None` for no token service.
+    pub token_issuer: Option<TokenIssuer>,
     /// Limits on manifests and tags.
     pub limits: Limits,
     /// Time for the head of a request to arrive, including the wait for it on an open connection.
@@ -71,6 +73,7 @@ impl Default for ServerOptions {
             admin_tls: false,
             authenticator: Arc::new(Anonymous),
             policy: Arc::new(GrantAll),
+            token_issuer: None,
             limits: Limits::default(),
             // Longer than clients keep connections for their next request (Go's transports: 90 s).
             header_timeout: Duration::from_secs(100),

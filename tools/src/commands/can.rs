@@ -82,6 +82,7 @@ pub(crate) fn run(arguments: &Can) -> Result<Exit, Failure> {
             arguments.user.clone()
         },
         is_admin: known.is_some_and(|(_, entry)| entry.is_admin),
+        ..Caller::default()
     };
     let reason = rules.explain(&caller, arguments.action, &arguments.repository);
     let answer = Answer {

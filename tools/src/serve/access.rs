@@ -82,7 +82,7 @@ fn random_password() -> Option<String> {
 pub(crate) fn failure(error: &AccessError) -> Failure {
     let exit = match error {
         AccessError::Unusable { .. } | AccessError::Password | AccessError::Name(_) => Exit::Usage,
-        AccessError::File { .. } | AccessError::Randomness => Exit::Disk,
+        AccessError::File { .. } | AccessError::Randomness | AccessError::Token(_) => Exit::Disk,
     };
     Failure::new(exit, error.to_string())
 }

@@ -113,7 +113,11 @@ impl Started<'_> {
         };
         note("next:");
         let here = reachable(self.address);
-        note(&format!("  tonnage smoke {scheme}://{here}{ca}"));
+        if self.access.is_some() {
+            note(&format!("  podman login {}{at}", flag("")));
+        } else {
+            note(&format!("  tonnage smoke {scheme}://{here}{ca}"));
+        }
         note(&format!(
             "  skopeo copy {}docker://docker.io/library/alpine docker://{at}/alpine:latest",
             flag("dest-")

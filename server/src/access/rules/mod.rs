@@ -135,7 +135,7 @@ impl AccessRules {
     }
 
     /// Returns whether `caller` has a right in a repository.
-    fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
+    pub(super) fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
         self.is_admin(caller)
             || self
                 .rule(repository)
@@ -148,7 +148,9 @@ impl AccessRules {
             // A client learns from the answer to a ping whether it has to send credentials, so nobody is anonymous
             // there. A list has only what its reader may pull.
             Permission::Ping | Permission::ListRepositories => !caller.is_anonymous(),
-            Permission::Pull(repository) => self.has(caller, Right::Pull, repository),
+            Permission::Pull(repository) | Permission::See(repository) => {
+                self.has(caller, Right::Pull, repository)
+            }
             Permission::Push(repository) => self.has(caller, Right::Push, repository),
             Permission::Delete(repository) => self.has(caller, Right::Delete, repository),
             Permission::Overwrite(repository, tag) => {
@@ -244,7 +246,7 @@ mod tests {
     fn caller(subject: &str) -> Caller {
         Caller {
             subject: subject.to_owned(),
-            is_admin: false,
+            ..Caller::default()
         }
     }
 

@@ -6,15 +6,12 @@
 //! same time. Only its owner can read it. It never has a password, only a hash.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{ByName, UserName};
-use crate::access::AccessError;
+use crate::access::{AccessError, private_file};
 
 /// Cost of bcrypt for new passwords: about 0.2 s.
 pub(super) const COST: u32 = 12;
@@ -122,6 +119,11 @@ impl OwnUsers {
         &self.path
     }
 
+    /// Returns the directory, which other secrets of access control share.
+    pub(in crate::access) fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
     /// Lists the users by name.
     pub fn list(&self) -> Result<Vec<(String, UserEntry)>, AccessError> {
         Ok(self.read()?.into_iter().collect())
@@ -152,38 +154,14 @@ impl OwnUsers {
     }
 
     fn read(&self) -> Result<ByName, AccessError> {
-        let text = match fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(self.failed("read", source)),
-        };
+        let text = private_file::read(&self.path)?;
         parse(&text).map_err(|why| AccessError::unusable(&self.path, why))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut ByName) -> T) -> Result<T, AccessError> {
-        let directory = self.path.parent().unwrap_or(&self.path);
-        let created = DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(directory);
-        created.map_err(|source| self.failed("create", source))?;
-        let lock = directory.join("lock");
-        let options = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(lock);
-        let lock = options.map_err(|source| self.failed("lock", source))?;
-        lock.lock().map_err(|source| self.failed("lock", source))?;
+        let _lock = private_file::lock(&self.path)?;
         let mut users = self.read()?;
         let result = change(&mut users);
-        self.write(directory, &users)?;
-        Ok(result)
-    }
-
-    fn write(&self, directory: &Path, users: &ByName) -> Result<(), AccessError> {
-        let failed = |source| self.failed("write", source);
         let users = users.iter().map(|(name, entry)| UserTable {
             name: name.clone(),
             password: entry.hash.clone(),
@@ -194,36 +172,14 @@ impl OwnUsers {
         };
         let text = toml::to_string(&file)
             .map_err(|error| AccessError::unusable(&self.path, error.to_string()))?;
-        let new = self.path.with_extension("new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            Ok(()) | Err(_) => {}
-        }
-        let created = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new);
-        let mut target = created.map_err(failed)?;
-        target.write_all(text.as_bytes()).map_err(failed)?;
-        target.sync_all().map_err(failed)?;
-        fs::rename(&new, &self.path).map_err(failed)?;
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed)
-    }
-
-    fn failed(&self, action: &'static str, source: io::Error) -> AccessError {
-        AccessError::File {
-            action,
-            path: self.path.clone(),
-            source,
-        }
+        private_file::replace(&self.path, &text)?;
+        Ok(result)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

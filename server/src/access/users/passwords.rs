@@ -143,5 +143,6 @@ fn caller(name: &str, user: &UserEntry) -> Caller {
     Caller {
         subject: name.to_owned(),
         is_admin: user.is_admin,
+        scope: None,
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::context::RequestContext;
 use super::reply::Reply;
 use super::tags;
-use crate::access::{Authorized, ListRepositories, Pull};
+use crate::access::{Authorized, ListRepositories, See};
 use crate::oci::{Page, RepositoryName};
 use crate::registry::{Error, Listing};
 
@@ -35,7 +35,7 @@ async fn visible(
         for name in found.entries {
             // The store has valid names only.
             let repository: RepositoryName = name.parse().map_err(Error::internal)?;
-            if context.grants(&Pull(repository)).await {
+            if context.grants(&See(repository)).await {
                 entries.push(name);
             }
         }

@@ -13,7 +13,7 @@ use tonnage_engine::vocabulary::ClientId;
 
 use super::locations::Locations;
 use super::manifest_memory::ManifestMemory;
-use crate::access::{Action, Authorized, Gate, Refused, Requester};
+use crate::access::{Action, Authorized, Gate, Refused, Requester, TokenIssuer};
 use crate::clock::RunningClock;
 use crate::registry::Registry;
 use crate::registry::ports::{HeldMemory, ReadAccount};
@@ -27,6 +27,8 @@ use crate::transport::request_body::RequestBody;
 pub(crate) struct OciState {
     pub(crate) registry: Registry,
     pub(crate) gate: Gate,
+    /// Issues tokens, if credentials are asked for.
+    pub(crate) tokens: Option<TokenIssuer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) body_idle: Duration,
     pub(crate) clock: RunningClock,

@@ -101,6 +101,7 @@ fn read_headers(head: &Parts, digest: Digest) {
 fn path_of(route: &Route) -> String {
     match route {
         Route::Base => "/v2/".to_owned(),
+        Route::Token => crate::access::TOKEN_PATH.to_owned(),
         Route::Catalog => "/v2/_catalog".to_owned(),
         Route::Tags { name } => format!("/v2/{name}/tags/list"),
         Route::Manifest { name, reference } => format!("/v2/{name}/manifests/{reference}"),

@@ -54,13 +54,11 @@ impl Locations {
     /// Rewrites the `Location` of an answer, if it has one. Without a host in the request, as HTTP/1.0 allows, it stays
     /// a path.
     pub(super) fn write(&self, headers: &mut HeaderMap, target: Option<&Authority>, is_tls: bool) {
-        let base = match (self, target) {
-            (Self::Relative, _) | (Self::Request, None) => return,
-            (Self::Request, Some(target)) => {
-                let scheme = if is_tls { "https" } else { "http" };
-                format!("{scheme}://{target}")
-            }
-            (Self::Base(base), _) => base.clone(),
+        if *self == Self::Relative {
+            return;
+        }
+        let Some(base) = self.base(target, is_tls) else {
+            return;
         };
         let Some(path) = headers
             .get(header::LOCATION)
@@ -71,6 +69,15 @@ impl Locations {
         if let Ok(location) = HeaderValue::try_from(format!("{base}{path}")) {
             headers.insert(header::LOCATION, location);
         }
+    }
+
+    /// Returns the address of the registry for the sender of a request: as configured, or as the request names it.
+    pub(super) fn base(&self, target: Option<&Authority>, is_tls: bool) -> Option<String> {
+        if let Self::Base(base) = self {
+            return Some(base.clone());
+        }
+        let scheme = if is_tls { "https" } else { "http" };
+        target.map(|target| format!("{scheme}://{target}"))
     }
 }
 

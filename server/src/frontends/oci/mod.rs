@@ -18,6 +18,7 @@ mod reply;
 mod route;
 mod service;
 mod tags;
+mod token;
 mod uploads;
 mod warning;
 

@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use tonnage_engine::vocabulary::UploadId;
 
 use super::error::Failure;
+use crate::access::TOKEN_PATH;
 use crate::oci::{
     Code, Digest, InvalidName, InvalidReference, ParseDigestError, Reference, RepositoryName,
 };
@@ -20,6 +21,7 @@ use crate::registry::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     Base,
+    Token,
     Catalog,
     Tags {
         name: RepositoryName,
@@ -49,6 +51,7 @@ pub(super) enum Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
     Base,
+    Token,
     Catalog,
     Tags,
     Manifest,
@@ -83,6 +86,7 @@ impl Resource {
             Self::Manifest => "GET, HEAD, PUT, DELETE",
             Self::Blob => "GET, HEAD, DELETE",
             Self::Uploads => "POST",
+            Self::Token => "GET, POST",
             Self::Upload => "GET, HEAD, PATCH, PUT, DELETE",
         }
     }
@@ -95,8 +99,9 @@ impl Resource {
 
     /// All of them.
     #[cfg(any(test, feature = "fuzz-entry"))]
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Base,
+        Self::Token,
         Self::Catalog,
         Self::Tags,
         Self::Manifest,
@@ -109,6 +114,7 @@ impl Resource {
     pub(super) fn template(self) -> &'static str {
         match self {
             Self::Base => "/v2/",
+            Self::Token => TOKEN_PATH,
             Self::Catalog => "/v2/_catalog",
             Self::Tags => "/v2/{name}/tags/list",
             Self::Manifest => "/v2/{name}/manifests/{reference}",
@@ -124,6 +130,7 @@ impl Route {
     pub(super) fn resource(&self) -> Resource {
         match self {
             Self::Base => Resource::Base,
+            Self::Token => Resource::Token,
             Self::Catalog => Resource::Catalog,
             Self::Tags { .. } => Resource::Tags,
             Self::Manifest { .. } => Resource::Manifest,
@@ -193,6 +200,9 @@ pub(super) fn parse(path: &str) -> Result<Route, RouteError> {
 }
 
 fn named(path: &str) -> Result<Route, RouteError> {
+    if path == TOKEN_PATH {
+        return Ok(Route::Token);
+    }
     let rest = match path.strip_prefix("/v2") {
         Some("" | "/") => return Ok(Route::Base),
         Some(rest) => rest.strip_prefix('/').ok_or(RouteError::NoSuchPath)?,

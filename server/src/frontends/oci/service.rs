@@ -23,7 +23,7 @@ use super::error::Failure;
 use super::namespace::{self, Scope};
 use super::reply::{self, Reply};
 use super::route::{self, Route};
-use super::{blobs, catalog, manifests, referrers, tags, uploads};
+use super::{blobs, catalog, manifests, referrers, tags, token, uploads};
 use crate::access::{Ping, Requester};
 use crate::frontends::body::Body;
 use crate::frontends::error_body;
@@ -179,6 +179,12 @@ impl OciService {
             target.as_ref(),
             client.connection().is_tls,
         );
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let is_tls = client.connection().is_tls;
+            if let Some(base) = state.locations.base(target.as_ref(), is_tls) {
+                token::complete_challenge(response.headers_mut(), &base);
+            }
+        }
         reply::finish(&mut response, &head.method, id);
         if let Scope::Mirrored(host) = scope {
             let headers = response.headers_mut();
@@ -219,6 +225,7 @@ async fn answer(
         }
         // Boxed, because a future is as large as its largest state, and every pull would move that much.
         Route::Base
+        | Route::Token
         | Route::Catalog
         | Route::Tags { .. }
         | Route::Blob { .. }
@@ -234,6 +241,7 @@ async fn answer(
 async fn answer_other(context: RequestContext<'_>, route: Route) -> Reply {
     match route {
         Route::Base => ping(&context).await,
+        Route::Token => token::handle(context).await,
         Route::Catalog => catalog::list(&context).await,
         Route::Tags { name } => tags::list(&context, name).await,
         Route::Blob { name, digest } => blobs::delete(&context, name, digest).await,

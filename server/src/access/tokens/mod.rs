@@ -1,0 +1,275 @@
+//! The token service: short-lived tokens in place of passwords (distribution's token authentication).
+//!
+//! Owns: [`TokenService`]: what a token says, how long it is valid, and which tokens were verified a moment ago.
+//! Refuses: HTTP (`frontends::oci::token`), the grammar of scopes (`scope`), signing keys (`keys`).
+//!
+//! A token restricts what its subject may do, and never adds to it: rules and the list of users are asked with every
+//! request, too. So a token loses its power with a rule or a user, and its lifetime bounds only what a stolen one is
+//! worth.
+//!
+//! Invariants: only tokens of the own keys, with the one algorithm, are accepted; keys and algorithms that a token
+//! names itself are ignored. A token is never logged.
+
+mod keys;
+pub(super) mod scope;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{Algorithm, Header, Validation};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use self::keys::SigningKeys;
+pub use self::scope::{Scope, TokenScope};
+use super::AccessError;
+
+/// How long a token is valid. Clients ask for another one in time.
+pub(super) const LIFETIME: Duration = Duration::from_mins(5);
+/// How much the clocks of two servers may differ.
+const LEEWAY: Duration = Duration::from_mins(1);
+/// Verified tokens that are remembered; when there are more, all are forgotten.
+const REMEMBERED_MAX: usize = 16 << 10;
+/// Longest token that is looked at: one with a hundred scopes has about 10 KiB.
+const BYTES_MAX: usize = 64 << 10;
+/// Who issues tokens, and for whom.
+const ISSUER: &str = "tonnage";
+pub(super) const SERVICE: &str = "tonnage";
+/// The one algorithm: ECDSA on P-256 with SHA-256, which every JWT library has.
+const ALGORITHM: Algorithm = Algorithm::ES256;
+
+/// What a token says (RFC 7519 section 4.1, and distribution's `access`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    aud: String,
+    exp: u64,
+    nbf: u64,
+    iat: u64,
+    jti: String,
+    access: Vec<Scope>,
+}
+
+/// A token that was issued.
+pub struct IssuedToken {
+    /// The token itself.
+    pub token: String,
+    /// What it is for.
+    pub granted: Vec<Scope>,
+    /// When it was issued, in Unix time.
+    pub issued_unix_s: u64,
+    /// How long it is valid.
+    pub lifetime: Duration,
+}
+
+/// A token is secret.
+impl fmt::Debug for IssuedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let granted = &self.granted;
+        f.debug_struct("IssuedToken")
+            .field("granted", granted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whom a verified token is for, and for what.
+#[derive(Debug, Clone)]
+pub(super) struct VerifiedToken {
+    pub(super) subject: Arc<str>,
+    pub(super) scope: Arc<TokenScope>,
+    /// The last second in which it is accepted, in Unix time.
+    until_unix_s: u64,
+}
+
+/// Issues and verifies tokens.
+pub(super) struct TokenService {
+    keys: SigningKeys,
+    verified: Mutex<HashMap<Box<str>, VerifiedToken>>,
+}
+
+impl fmt::Debug for TokenService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenService").finish_non_exhaustive()
+    }
+}
+
+impl TokenService {
+    /// Reads the signing keys in `directory`, or makes the first.
+    pub(super) fn open(directory: &Path) -> Result<Self, AccessError> {
+        Ok(Self {
+            keys: SigningKeys::open(directory, now_unix_s())?,
+            verified: Mutex::default(),
+        })
+    }
+
+    /// Replaces the signing key if it is old. Tokens of the one before stay valid. Waits for the disk.
+    pub(super) fn rotate(&self) -> Result<(), AccessError> {
+        self.keys.rotate(now_unix_s())
+    }
+
+    /// Issues a token for what was granted to a subject; an empty subject is anonymous.
+    pub(super) fn issue(
+        &self,
+        subject: &str,
+        granted: Vec<Scope>,
+    ) -> Result<IssuedToken, AccessError> {
+        let now = now_unix_s();
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            sub: subject.to_owned(),
+            aud: SERVICE.to_owned(),
+            exp: now + LIFETIME.as_secs(),
+            nbf: now,
+            iat: now,
+            jti: uuid::Uuid::new_v4().to_string(),
+            access: granted,
+        };
+        let (id, key) = self.keys.newest();
+        let header = Header {
+            kid: Some(id),
+            ..Header::new(ALGORITHM)
+        };
+        let token = jsonwebtoken::encode(&header, &claims, &key)
+            .map_err(|error| AccessError::Token(error.to_string()))?;
+        Ok(IssuedToken {
+            token,
+            granted: claims.access,
+            issued_unix_s: now,
+            lifetime: LIFETIME,
+        })
+    }
+
+    /// Verifies a token. Returns `None` if it is not valid now.
+    pub(super) fn verify(&self, token: &str) -> Option<VerifiedToken> {
+        let now = now_unix_s();
+        if let Some(known) = self.verified.lock().get(token) {
+            return (now <= known.until_unix_s).then(|| known.clone());
+        }
+        if token.len() > BYTES_MAX {
+            return None;
+        }
+        let claims = self.decode(token)?;
+        let verified = VerifiedToken {
+            subject: claims.sub.into(),
+            scope: Arc::new(TokenScope::new(claims.access)),
+            until_unix_s: claims.exp.saturating_add(LEEWAY.as_secs()),
+        };
+        let mut known = self.verified.lock();
+        if known.len() >= REMEMBERED_MAX {
+            known.clear();
+        }
+        known.insert(token.into(), verified.clone());
+        Some(verified)
+    }
+
+    fn decode(&self, token: &str) -> Option<Claims> {
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        let key = self.keys.by_id(header.kid.as_deref()?)?;
+        let mut validation = Validation::new(ALGORITHM);
+        validation.leeway = LEEWAY.as_secs();
+        validation.validate_nbf = true;
+        validation.set_audience(&[SERVICE]);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+        let decoded = jsonwebtoken::decode::<Claims>(token, &key, &validation);
+        decoded.ok().map(|decoded| decoded.claims)
+    }
+}
+
+/// Returns the system's time; 0 for a time before 1970.
+fn now_unix_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(text: &str) -> Scope {
+        text.parse().unwrap()
+    }
+
+    /// Guards: a token is accepted with its own signature, audience, issuer and time only, and only by the service
+    /// that signed it. What it names in its header does not matter.
+    #[test]
+    fn only_own_tokens_are_accepted() {
+        let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let tokens = TokenService::open(one.path()).unwrap();
+        let issued = tokens
+            .issue("alice", vec![scope("repository:a:pull")])
+            .unwrap();
+        let verified = tokens.verify(&issued.token).unwrap();
+        assert_eq!(&*verified.subject, "alice");
+        assert!(tokens.verify(&issued.token).is_some(), "remembered");
+        // Another process with the same keys.
+        let again = TokenService::open(one.path()).unwrap();
+        assert!(again.verify(&issued.token).is_some());
+        assert!(
+            TokenService::open(other.path())
+                .unwrap()
+                .verify(&issued.token)
+                .is_none()
+        );
+
+        let (id, key) = tokens.keys.newest();
+        let now = now_unix_s();
+        let sign = |header: &Header, change: &dyn Fn(&mut Claims)| {
+            let mut claims = Claims {
+                iss: ISSUER.to_owned(),
+                sub: "alice".to_owned(),
+                aud: SERVICE.to_owned(),
+                exp: now + 100,
+                nbf: now,
+                iat: now,
+                jti: String::new(),
+                access: Vec::new(),
+            };
+            change(&mut claims);
+            tokens.verify(&jsonwebtoken::encode(header, &claims, &key).unwrap())
+        };
+        let header = Header {
+            kid: Some(id.clone()),
+            ..Header::new(ALGORITHM)
+        };
+        assert!(sign(&header, &|_| ()).is_some());
+        let leeway = LEEWAY.as_secs();
+        assert!(sign(&header, &|claims| claims.exp = now - leeway - 1).is_none());
+        assert!(sign(&header, &|claims| claims.nbf = now + leeway + 100).is_none());
+        assert!(sign(&header, &|claims| claims.aud = "other".to_owned()).is_none());
+        assert!(sign(&header, &|claims| claims.iss = "other".to_owned()).is_none());
+        for kid in [None, Some("other".to_owned())] {
+            let header = Header {
+                kid,
+                ..Header::new(ALGORITHM)
+            };
+            assert!(sign(&header, &|_| ()).is_none());
+        }
+        // Signed with what everyone knows: the name of the key.
+        let secret = jsonwebtoken::EncodingKey::from_secret(id.as_bytes());
+        let header = Header {
+            kid: Some(id),
+            ..Header::new(Algorithm::HS256)
+        };
+        let claims = serde_json::json!({"iss": ISSUER, "sub": "alice", "aud": SERVICE, "exp": now + 100, "nbf": now,
+            "iat": now, "jti": "", "access": []});
+        let forged = jsonwebtoken::encode(&header, &claims, &secret).unwrap();
+        assert!(tokens.verify(&forged).is_none());
+        let (head, rest) = issued.token.split_once('.').unwrap();
+        let (body, signature) = rest.split_once('.').unwrap();
+        for broken in [
+            String::new(),
+            "a.b.c".to_owned(),
+            format!("{head}.{body}"),
+            format!("{head}.{body}."),
+            format!("{head}.{}.{signature}", &body[1..]),
+            format!("eyJhbGciOiJub25lIn0.{body}."),
+        ] {
+            assert!(tokens.verify(&broken).is_none(), "{broken}");
+        }
+    }
+}

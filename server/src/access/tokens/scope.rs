@@ -1,0 +1,216 @@
+//! Scopes of tokens.
+//!
+//! Owns: [`Scope`] with its grammar (distribution's "Token Scope Documentation"), and [`TokenScope`], what a token
+//! covers.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::{Permission, Right};
+use crate::oci::RepositoryName;
+
+/// Most actions of a scope that are looked at; there are four.
+const ACTIONS_MAX: usize = 16;
+
+/// A resource with the actions on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// `repository` or `registry`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Name of the resource.
+    pub name: String,
+    /// The actions.
+    pub actions: Vec<String>,
+}
+
+/// The error that a text is not a scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a scope is TYPE:NAME:ACTION,ACTION, such as repository:team/app:pull,push")]
+pub struct InvalidScope;
+
+impl FromStr for Scope {
+    type Err = InvalidScope;
+
+    /// Parses a scope. A name may contain colons, so it is what is between the first and the last one.
+    fn from_str(text: &str) -> Result<Self, InvalidScope> {
+        let (kind, rest) = text.split_once(':').ok_or(InvalidScope)?;
+        let (name, actions) = rest.rsplit_once(':').ok_or(InvalidScope)?;
+        // A class, as in `repository(plugin)`, has no meaning here.
+        let kind = kind.split('(').next().unwrap_or_default();
+        if kind.is_empty() || name.is_empty() {
+            return Err(InvalidScope);
+        }
+        let actions = actions.split(',').filter(|action| !action.is_empty());
+        Ok(Self {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            actions: actions.take(ACTIONS_MAX).map(str::to_owned).collect(),
+        })
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.kind, self.name, self.actions.join(","))
+    }
+}
+
+impl Scope {
+    /// Returns the scope that a request with this permission needs, for a challenge; `None` if any token will do.
+    pub(in crate::access) fn of(permission: Permission<'_>) -> Option<Self> {
+        let (kind, name, actions) = match permission {
+            Permission::Ping => return None,
+            Permission::ListRepositories | Permission::See(_) => {
+                ("registry", "catalog", &["*"][..])
+            }
+            Permission::Pull(name) => ("repository", name.as_str(), &["pull"][..]),
+            Permission::Push(name) | Permission::Overwrite(name, _) => {
+                ("repository", name.as_str(), &["pull", "push"][..])
+            }
+            Permission::Delete(name) => ("repository", name.as_str(), &["delete"][..]),
+        };
+        Some(Self {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            actions: actions.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Returns the part of the scope that may be granted, as `has` says of each right; `None` if that is nothing.
+    pub(in crate::access) fn granted(
+        self,
+        may_list: bool,
+        has: impl Fn(Right, &RepositoryName) -> bool,
+    ) -> Option<Self> {
+        let actions: Vec<String> = match &*self.kind {
+            "registry" if self.name == "catalog" && may_list => vec!["*".to_owned()],
+            "repository" => {
+                let name: RepositoryName = self.name.parse().ok()?;
+                let all = self.actions.iter().any(|action| action == "*");
+                let rights = [
+                    ("pull", Right::Pull),
+                    ("push", Right::Push),
+                    ("delete", Right::Delete),
+                ];
+                let wanted = rights.into_iter().filter(|(action, _)| {
+                    all || self.actions.iter().any(|wanted| wanted == action)
+                });
+                wanted
+                    .filter(|(_, right)| has(*right, &name))
+                    .map(|(action, _)| action.to_owned())
+                    .collect()
+            }
+            _ => return None,
+        };
+        (!actions.is_empty()).then_some(Self { actions, ..self })
+    }
+}
+
+/// What a token covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenScope(Vec<Scope>);
+
+impl TokenScope {
+    pub(super) fn new(scopes: Vec<Scope>) -> Self {
+        Self(scopes)
+    }
+
+    /// Returns whether the token is for this permission.
+    pub(in crate::access) fn covers(&self, permission: Permission<'_>) -> bool {
+        let (kind, name, action) = match permission {
+            Permission::Ping => return true,
+            Permission::ListRepositories | Permission::See(_) => ("registry", "catalog", "*"),
+            Permission::Pull(name) => ("repository", name.as_str(), "pull"),
+            Permission::Push(name) | Permission::Overwrite(name, _) => {
+                ("repository", name.as_str(), "push")
+            }
+            Permission::Delete(name) => ("repository", name.as_str(), "delete"),
+        };
+        self.0.iter().any(|scope| {
+            scope.kind == kind
+                && scope.name == name
+                && scope.actions.iter().any(|granted| granted == action)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: the grammar: the type ends at the first colon, the actions begin after the last; and what is granted is
+    /// the part that is asked for and allowed.
+    #[test]
+    fn scopes_are_read_and_cut() {
+        use Right::{Delete, Pull, Push};
+        let parse = |text: &str| text.parse::<Scope>();
+        let plain = parse("repository:localhost:5000/a/b:pull,push").unwrap();
+        assert_eq!(plain.name, "localhost:5000/a/b");
+        assert_eq!(plain.to_string(), "repository:localhost:5000/a/b:pull,push");
+        assert_eq!(
+            parse("repository(plugin):a:pull").unwrap().kind,
+            "repository"
+        );
+        for wrong in [
+            "",
+            "repository",
+            "repository:a",
+            ":a:pull",
+            "repository::pull",
+        ] {
+            assert_eq!(parse(wrong), Err(InvalidScope), "{wrong}");
+        }
+        let granted = |text: &str, rights: &[Right]| {
+            let has = |right: Right, _: &RepositoryName| rights.contains(&right);
+            parse(text)
+                .unwrap()
+                .granted(false, has)
+                .map(|scope| scope.to_string())
+        };
+        for (text, rights, expected) in [
+            (
+                "repository:a:pull,push",
+                &[Pull][..],
+                Some("repository:a:pull"),
+            ),
+            (
+                "repository:a:pull",
+                &[Pull, Push],
+                Some("repository:a:pull"),
+            ),
+            (
+                "repository:a:*",
+                &[Pull, Delete],
+                Some("repository:a:pull,delete"),
+            ),
+            ("repository:a:push", &[Pull], None),
+            ("repository:a:fly", &[Pull], None),
+            ("repository:A:pull", &[Pull], None),
+            ("registry:catalog:*", &[Pull], None),
+            ("other:a:pull", &[Pull], None),
+        ] {
+            assert_eq!(granted(text, rights).as_deref(), expected, "{text}");
+        }
+        let catalog = parse("registry:catalog:*").unwrap();
+        assert!(catalog.granted(true, |_, _| false).is_some());
+    }
+
+    /// Guards: a token covers exactly what it names.
+    #[test]
+    fn tokens_cover_what_they_name() {
+        let scope = TokenScope::new(vec!["repository:a:pull".parse().unwrap()]);
+        let [a, b] = ["a", "b"].map(|name| name.parse::<RepositoryName>().unwrap());
+        assert!(scope.covers(Permission::Pull(&a)) && scope.covers(Permission::Ping));
+        for other in [
+            Permission::Pull(&b),
+            Permission::Push(&a),
+            Permission::Delete(&a),
+            Permission::ListRepositories,
+        ] {
+            assert!(!scope.covers(other), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `/token`, the token service (distribution's "Token Authentication Specification" and its `OAuth2` form).
+//!
+//! Owns: the form of requests and answers, and completing challenges with the address of the service. Refuses: who gets
+//! a token for what (`access`).
+
+use std::collections::HashMap;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::context::RequestContext;
+use super::error::Failure;
+use super::reply::{self, Reply};
+use crate::access::{Caller, Challenge, IssuedToken, Refused, Scope, TOKEN_PATH, TokenIssuer};
+use crate::frontends::error_body::JSON;
+use crate::oci::Code;
+use crate::registry::{Error, Source as _};
+use crate::transport::query;
+
+/// Largest body of a request.
+const FORM_BYTES_MAX: usize = 64 << 10;
+/// Most scopes of a token.
+const SCOPES_MAX: usize = 100;
+
+/// Answers GET (the credentials are in the head) and POST (they are in the body).
+pub(super) async fn handle(context: RequestContext<'_>) -> Reply {
+    let Some(issuer) = context.state.tokens.clone() else {
+        let message = "this registry has no token service, because it asks for no credentials";
+        return Err(Failure::other(
+            StatusCode::NOT_FOUND,
+            Code::Unsupported,
+            message,
+        ));
+    };
+    if context.head.method == Method::POST {
+        return by_form(context, &issuer).await;
+    }
+    let caller = &context.requester.caller;
+    let scopes: Vec<_> = query::all(context.head, "scope").collect();
+    let wanted = scopes.iter().flat_map(|text| text.split(' '));
+    let issued = issue(&issuer, caller, wanted)?;
+    answer(&issued, false)
+}
+
+/// Answers the `OAuth2` form.
+async fn by_form(context: RequestContext<'_>, issuer: &TokenIssuer) -> Reply {
+    let mut body = Vec::new();
+    while let Some(piece) = context.body.next().await? {
+        if body.len() + piece.len() > FORM_BYTES_MAX {
+            return Err(invalid("the request is too large"));
+        }
+        body.extend_from_slice(&piece);
+    }
+    let form: HashMap<_, _> = form_urlencoded::parse(&body).into_owned().collect();
+    let field = |name: &str| form.get(name).map_or("", String::as_str);
+    if field("grant_type") != "password" {
+        return Err(invalid(
+            "grant_type must be password; there are no refresh tokens",
+        ));
+    }
+    let peer = context.client.connection().peer.ip();
+    let caller = issuer
+        .log_in(peer, field("username"), field("password"))
+        .await;
+    let caller = caller.ok_or_else(|| Failure::from(refused()))?;
+    let issued = issue(issuer, &caller, field("scope").split(' '))?;
+    answer(&issued, true)
+}
+
+fn issue<'a>(
+    issuer: &TokenIssuer,
+    caller: &Caller,
+    wanted: impl Iterator<Item = &'a str>,
+) -> Result<IssuedToken, Failure> {
+    // A token is for a password, not for another token.
+    if caller.scope.is_some() {
+        return Err(refused().into());
+    }
+    let wanted = wanted.filter(|text| !text.is_empty()).take(SCOPES_MAX + 1);
+    let scopes = wanted.map(|text| {
+        text.parse::<Scope>()
+            .map_err(|error| invalid(&error.to_string()))
+    });
+    let scopes = scopes.collect::<Result<Vec<_>, _>>()?;
+    if scopes.len() > SCOPES_MAX {
+        return Err(invalid("too many scopes"));
+    }
+    issuer
+        .issue(caller, scopes)
+        .map_err(|error| Error::internal(error).into())
+}
+
+/// Builds the answer. The form's answer must have the scope, because it may be less than what was asked for.
+fn answer(issued: &IssuedToken, with_scope: bool) -> Reply {
+    let issued_at = i64::try_from(issued.issued_unix_s).unwrap_or_default();
+    let issued_at = OffsetDateTime::from_unix_timestamp(issued_at).map_err(Error::internal)?;
+    let mut text = json!({
+        "token": issued.token,
+        "access_token": issued.token,
+        "expires_in": issued.lifetime.as_secs(),
+        "issued_at": issued_at.format(&Rfc3339).map_err(Error::internal)?,
+    });
+    if with_scope && let Value::Object(fields) = &mut text {
+        let scopes: Vec<_> = issued.granted.iter().map(Scope::to_string).collect();
+        fields.insert("scope".to_owned(), scopes.join(" ").into());
+        fields.insert("token_type".to_owned(), "Bearer".into());
+    }
+    let builder = Response::builder()
+        .status(StatusCode::OK)
+        .header(header::CACHE_CONTROL, "no-store");
+    reply::json_with(builder, JSON, text.to_string().into())
+}
+
+fn refused() -> Refused {
+    Refused::Unauthenticated(Challenge(HeaderValue::from_static(
+        "Basic realm=\"Tonnage\"",
+    )))
+}
+
+fn invalid(message: &str) -> Failure {
+    Failure::other(StatusCode::BAD_REQUEST, Code::Unsupported, message)
+}
+
+/// Makes the realm of a challenge for a token a whole address, if it is only the path.
+pub(super) fn complete_challenge(headers: &mut HeaderMap, base: &str) {
+    let Some(challenge) = headers.get(header::WWW_AUTHENTICATE) else {
+        return;
+    };
+    let path = format!("realm=\"{TOKEN_PATH}\"");
+    let whole = format!("realm=\"{base}{TOKEN_PATH}\"");
+    let completed = challenge
+        .to_str()
+        .unwrap_or_default()
+        .replace(&path, &whole);
+    if let Ok(completed) = HeaderValue::try_from(completed) {
+        headers.insert(header::WWW_AUTHENTICATE, completed);
+    }
+}
