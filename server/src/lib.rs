@@ -12,6 +12,7 @@ pub mod admin;
 mod clock;
 pub mod embedded;
 mod frontends;
+mod kept_files;
 pub mod oci;
 pub mod outgoing;
 pub mod registry;

@@ -127,6 +127,8 @@ fn rules_are_read_again() {
         (0, "yes: the rule for team/* gives push to ci\n")
     );
     assert_eq!(can("other").0, 1);
+    let mut unknown = tonnage(&["can", "nobody", "push", "team/a", "--data"]);
+    assert_eq!(run(unknown.arg(&data).args(options)).0, 9);
     write("[[rule]]\nrepositories = 'team/*'\npsh = ['ci']\n");
     assert_eq!(can("team/a").0, 2);
     write("[[rule]]\nrepositories = 'other'\npush = ['ci']\n");

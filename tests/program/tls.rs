@@ -98,7 +98,8 @@ fn wrong_options_of_tls_are_explained() {
     let file = file.display().to_string();
     for (options, expected) in [
         (&["--tls", "files"][..], "tls.cert"),
-        (&["--tls", "sell"], "off or self or files"),
+        (&["--tls", "sell"], "auto or off or self or files"),
+        (&["--tls-admin"], "no effect without TLS"),
         (&["--tls-cert", &file], "tls.key"),
         (&["--tls-key", &file], "tls.cert"),
         (

@@ -43,8 +43,9 @@ const ENGINE: [&str; 32] = [
     "fsck",
 ];
 /// The modules of the server, in the same order.
-const SERVER: [&str; 14] = [
+const SERVER: [&str; 15] = [
     "clock",
+    "kept_files",
     "tls",
     "transport",
     "oci",

@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+
 use super::credentials::CredentialAuthenticator;
 use super::reloaded::ReloadedFile;
 use super::rules::{AccessRules, Right};
 use super::tokens::{IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
-use super::users::{OwnUsers, Users};
-use super::{AccessError, Authenticator, Caller, Decision, Permission, Policy, Verdict};
+use super::users::{OwnUsers, UserEntry, Users};
+use super::{AccessError, Authenticator, Caller, Decision, Permission, Policy, Refused, Verdict};
 use crate::oci::RepositoryName;
 
 /// Interval of looks at the files.
@@ -51,6 +53,13 @@ pub struct TokenIssuer {
 struct RulePolicy {
     rules: Option<Arc<ReloadedFile<AccessRules>>>,
     none: Arc<AccessRules>,
+}
+
+impl AccessOptions {
+    /// Returns a user, as the lists have it now.
+    pub fn find_user(&self, name: &str) -> Result<Option<UserEntry>, AccessError> {
+        Ok(Users::open(&self.own, self.htpasswd.clone())?.get(name))
+    }
 }
 
 impl AccessControl {
@@ -136,14 +145,18 @@ impl AccessControl {
 
 impl TokenIssuer {
     /// Returns whose name and password these are; `None` if they are wrong.
-    pub(crate) async fn log_in(&self, peer: IpAddr, name: &str, password: &str) -> Option<Caller> {
+    pub(crate) async fn log_in(
+        &self,
+        client: IpAddr,
+        name: &str,
+        password: &str,
+    ) -> Result<Option<Caller>, Refused> {
         if let Some(caller) = self.passwords.remembered(name, password) {
-            return Some(caller);
+            return Ok(Some(caller));
         }
         let passwords = Arc::clone(&self.passwords);
-        passwords
-            .compare(peer, name.to_owned(), password.to_owned())
-            .await
+        let compared = passwords.compare(client, name.to_owned(), password.to_owned());
+        Decision::Pending(compared.boxed()).wait().await?
     }
 
     /// Issues a token for the part of `wanted` that `caller` may have.

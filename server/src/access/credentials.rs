@@ -56,8 +56,9 @@ impl Authenticator for CredentialAuthenticator {
         if let Some(caller) = self.passwords.remembered(&name, &password) {
             return Decision::Ready(Ok(caller));
         }
-        let compared = Arc::clone(&self.passwords).compare(connection.peer.ip(), name, password);
-        Decision::Pending(compared.map(|caller| caller.ok_or_else(refused)).boxed())
+        let compared = Arc::clone(&self.passwords).compare(connection.client, name, password);
+        let answered = compared.map(|compared| compared?.ok_or_else(refused));
+        Decision::Pending(answered.boxed())
     }
 
     fn challenge(&self, permission: Permission<'_>) -> Challenge {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::users::InvalidUserName;
+use super::users::{InvalidUserName, UserName};
 
 /// Why access control cannot start, or its files cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum AccessError {
     /// A password is too short or too long.
     #[error("a password has 8 to 72 bytes and no NUL")]
     Password,
+    /// There is a user of that name.
+    #[error("there is a user {0} already")]
+    UserExists(UserName),
     /// A name is not allowed.
     #[error(transparent)]
     Name(#[from] InvalidUserName),

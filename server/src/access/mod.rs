@@ -13,7 +13,6 @@ mod credentials;
 mod decision;
 mod error;
 mod policy;
-mod private_file;
 mod reloaded;
 mod rules;
 mod tokens;
@@ -30,7 +29,7 @@ pub use self::decision::Decision;
 pub use self::error::AccessError;
 pub use self::policy::{
     Action, Delete, GrantAll, ListRepositories, Overwrite, Permission, Ping, Policy, Pull, Push,
-    See, Verdict,
+    See, Untag, Verdict,
 };
 pub use self::rules::{AccessRules, Reason, Right, Subject};
 pub use self::tokens::{IssuedToken, Scope, TokenScope};

@@ -24,6 +24,8 @@ pub enum Permission<'a> {
     Delete(&'a RepositoryName),
     /// Point an existing tag at something else.
     Overwrite(&'a RepositoryName, &'a Tag),
+    /// Delete a tag.
+    Untag(&'a RepositoryName, &'a Tag),
 }
 
 /// A policy's decision.
@@ -88,6 +90,10 @@ pub struct Delete(pub RepositoryName);
 #[derive(Debug, Clone)]
 pub struct Overwrite(pub RepositoryName, pub Tag);
 
+/// Deletes this tag of this repository.
+#[derive(Debug, Clone)]
+pub struct Untag(pub RepositoryName, pub Tag);
+
 impl Action for Ping {
     fn permission(&self) -> Permission<'_> {
         Permission::Ping
@@ -121,5 +127,10 @@ impl Action for Delete {
 impl Action for Overwrite {
     fn permission(&self) -> Permission<'_> {
         Permission::Overwrite(&self.0, &self.1)
+    }
+}
+impl Action for Untag {
+    fn permission(&self) -> Permission<'_> {
+        Permission::Untag(&self.0, &self.1)
     }
 }

@@ -9,12 +9,15 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::AccessError;
 
+/// How long a file that others write must stay the same before it is used.
+const SETTLED: Duration = Duration::from_millis(900);
 /// Largest file that is read.
 const BYTES_MAX: u64 = 64 << 20;
 
@@ -22,11 +25,18 @@ const BYTES_MAX: u64 = 64 << 20;
 pub(super) struct ReloadedFile<T> {
     path: PathBuf,
     parse: fn(&str) -> Result<T, String>,
-    /// Whether a missing file is one without content.
-    may_be_absent: bool,
+    /// Whether only this program writes the file, by replacing it. Then it may also be missing.
+    is_own: bool,
     value: ArcSwap<T>,
-    /// The content that was read last, also if it could not be used.
-    seen: Mutex<String>,
+    seen: Mutex<Seen>,
+}
+
+/// What was read last.
+struct Seen {
+    /// The content, or why there is none; also if it could not be used.
+    content: String,
+    /// Content that may still be written, and since when it is the same.
+    unsettled: Option<(String, Instant)>,
 }
 
 impl<T> ReloadedFile<T> {
@@ -36,17 +46,20 @@ impl<T> ReloadedFile<T> {
     /// It cannot be read, or its content cannot be used.
     pub(super) fn open(
         path: PathBuf,
-        may_be_absent: bool,
+        is_own: bool,
         parse: fn(&str) -> Result<T, String>,
     ) -> Result<Self, AccessError> {
-        let content = read(&path, may_be_absent)?;
+        let content = read(&path, is_own)?;
         let value = parse(&content).map_err(|why| AccessError::unusable(&path, why))?;
         Ok(Self {
             path,
             parse,
-            may_be_absent,
+            is_own,
             value: ArcSwap::from_pointee(value),
-            seen: Mutex::new(content),
+            seen: Mutex::new(Seen {
+                content,
+                unsettled: None,
+            }),
         })
     }
 
@@ -59,22 +72,31 @@ impl<T> ReloadedFile<T> {
     pub(super) fn reload(&self) {
         // Held while the file is read, so that an older content never replaces a newer one.
         let mut seen = self.seen.lock();
-        let content = match read(&self.path, self.may_be_absent) {
+        let content = match read(&self.path, self.is_own) {
             Ok(content) => content,
             Err(error) => {
                 let why = error.to_string();
-                if *seen != why {
+                if seen.content != why {
                     tracing::error!(why, "what was read before stays in use");
-                    *seen = why;
+                    seen.content = why;
                 }
                 return;
             }
         };
-        if content == *seen {
+        if content == seen.content {
+            seen.unsettled = None;
+            return;
+        }
+        if !self.is_own && !seen.is_settled(&content) {
             return;
         }
         let path = self.path.display();
-        match (self.parse)(&content) {
+        let parsed = if content.is_empty() && !self.is_own {
+            Err("it is empty".to_owned())
+        } else {
+            (self.parse)(&content)
+        };
+        match parsed {
             Ok(value) => {
                 self.value.store(Arc::new(value));
                 tracing::info!(%path, "a file was read again");
@@ -83,7 +105,22 @@ impl<T> ReloadedFile<T> {
                 tracing::error!(%path, why, "a file cannot be used; what was read before stays in use");
             }
         }
-        *seen = content;
+        seen.content = content;
+        seen.unsettled = None;
+    }
+}
+
+impl Seen {
+    /// Returns whether new content has been the same for long enough.
+    fn is_settled(&mut self, content: &str) -> bool {
+        let now = Instant::now();
+        match &self.unsettled {
+            Some((known, since)) if known == content => now.duration_since(*since) >= SETTLED,
+            Some(_) | None => {
+                self.unsettled = Some((content.to_owned(), now));
+                false
+            }
+        }
     }
 }
 

@@ -17,13 +17,17 @@ use tonnage_engine::{Algorithm, Digest};
 
 use super::authority::{Authority, now_unix_s};
 use super::error::TlsError;
-use super::files::{self, PUBLIC, SECRET};
+use super::files;
 use super::identity::Identity;
+use crate::kept_files::{PUBLIC, SECRET};
 
 /// Interval of looks at files that somebody else replaces.
 const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 /// Interval of looks whether an own certificate is to be renewed.
 const LOOK_AT_OWN: Duration = Duration::from_hours(1);
+
+/// How long before the end of the authority the log warns: there is time to tell all clients.
+const WARN_BEFORE_S: i64 = 180 * 24 * 60 * 60;
 
 /// Where a certificate comes from.
 #[derive(Debug, Clone)]
@@ -99,8 +103,8 @@ impl OwnAuthority {
     /// Returns the certificate of the server. Makes one if there is none, or if it is for other hosts, of another
     /// authority, or near its end.
     fn identity(&self, provider: &CryptoProvider) -> Result<Identity, TlsError> {
-        files::create_directory(&self.directory)?;
         let (authority_pem, authority_key) = self.authority()?;
+        self.check_authority(&authority_pem, &authority_key, provider)?;
         let (chain, key) = (
             self.directory.join("server.pem"),
             self.directory.join("server.key"),
@@ -151,14 +155,41 @@ impl OwnAuthority {
         Ok((made, key))
     }
 
+    /// Fails if the authority's key is not its own. Warns if clients do not accept the authority now, or soon.
+    fn check_authority(
+        &self,
+        pem: &str,
+        key: &str,
+        provider: &CryptoProvider,
+    ) -> Result<(), TlsError> {
+        let (path, key_path) = (self.authority_path(), self.directory.join("ca.key"));
+        let authority = Identity::from_pem(
+            (&path, pem.as_bytes()),
+            (&key_path, key.as_bytes()),
+            provider,
+        )?;
+        let ([begin, end], now) = (authority.valid_unix_s, now_unix_s());
+        if now < begin || end.saturating_sub(now) < WARN_BEFORE_S {
+            tracing::warn!(
+                path = %path.display(),
+                begin_unix_s = begin,
+                end_unix_s = end,
+                "clients do not accept the authority, or soon will not: check the clock; else move ca.pem and ca.key away, restart, and let all clients trust the new one"
+            );
+        }
+        Ok(())
+    }
+
     /// Returns whether a certificate can stay.
     fn is_current(&self, found: &Identity, authority_pem: &str) -> bool {
         let mut hosts = self.hosts.clone();
         hosts.sort_unstable();
         let [begin, end] = found.valid_unix_s;
-        let left = end.saturating_sub(now_unix_s());
+        let now = now_unix_s();
+        let left = end.saturating_sub(now);
         let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes()).ok();
         found.hosts == hosts
+            && begin <= now
             && left > end.saturating_sub(begin) / 3
             && authority.as_ref() == found.certified.cert.last()
     }

@@ -49,6 +49,18 @@ fn an_own_authority_stays() {
     open(own(&at, &["a.example"])).unwrap();
     assert_eq!(read(&authority), first_authority);
 
+    // A key of another authority, as after a mixed restore.
+    let other = directory.path().join("other");
+    open(own(&other, &["a.example"])).unwrap();
+    let key = read(&at.join("ca.key"));
+    std::fs::copy(other.join("ca.key"), at.join("ca.key")).unwrap();
+    let error = open(own(&at, &["a.example"])).unwrap_err();
+    assert!(
+        error.contains("ca.key") && error.contains("not the key of"),
+        "{error}"
+    );
+    std::fs::write(at.join("ca.key"), key).unwrap();
+
     // Clients trust the authority, so another one is never made silently.
     std::fs::remove_file(at.join("ca.key")).unwrap();
     let error = open(own(&at, &["a.example"])).unwrap_err();

@@ -59,6 +59,7 @@ pub(super) async fn serve<S: Service>(
     let facts = match stream.peer() {
         Ok(peer) => ConnectionFacts {
             peer,
+            client: slot.peer(),
             is_tls: stream.is_tls(),
         },
         Err(error) => {

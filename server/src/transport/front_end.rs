@@ -59,6 +59,8 @@ pub(crate) trait AnswerMemory: Send + Sync + Debug {
 pub struct ConnectionFacts {
     /// The address of the client's end.
     pub peer: SocketAddr,
+    /// The address by which limits per client are counted: of IPv6, the network.
+    pub client: IpAddr,
     /// Whether it is encrypted.
     pub is_tls: bool,
 }

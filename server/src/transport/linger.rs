@@ -28,12 +28,14 @@ const READS_IN_A_ROW: usize = 16;
 
 /// Ends the sending half, and reads until the client has ended its half too.
 pub(super) async fn close(mut stream: impl Stream, clock: &RunningClock) {
-    // The client has gone and needs no answer.
-    if stream.shutdown().await.is_err() {
-        return;
-    }
-    let discarding = discard(&mut stream, clock);
-    if clock.timeout(TIME_MAX, discarding).await.is_err() {
+    let closing = async {
+        // An error says that the client has gone and needs no answer. A stream over another one first sends what it
+        // has left.
+        if stream.shutdown().await.is_ok() {
+            discard(&mut stream, clock).await;
+        }
+    };
+    if clock.timeout(TIME_MAX, closing).await.is_err() {
         tracing::debug!("a client continued to send after its answer");
     }
 }

@@ -207,6 +207,25 @@ impl<S: Stream> WatchedStream<S> {
         Poll::Ready(Err(late("the client does not read its answer")))
     }
 
+    /// Records the outcome of a flush, and fails if the client has read nothing for too long.
+    fn finish_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        if outcome.is_ready() {
+            if std::mem::take(&mut self.is_flush_blocked) {
+                self.blocked_since = None;
+                self.slot.set_blocked(None);
+            }
+            return outcome;
+        }
+        // A write that has no room stays blocked when a flush below it ends.
+        self.is_flush_blocked |= self.blocked_since.is_none();
+        ready!(self.poll_blocked(cx));
+        Poll::Ready(Err(late("the client does not read its answer")))
+    }
+
     /// Records that there is no room to write. Ready once the client has read nothing for too long.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.blocked_since.get_or_insert_with(|| self.clock.now());
@@ -307,21 +326,14 @@ impl<S: Stream> AsyncWrite for WatchedStream<S> {
 
     /// Flushes. A stream over another one has bytes left if there is no room for them below.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(flushed) = self.stream()?.poll_flush(cx) {
-            if std::mem::take(&mut self.is_flush_blocked) {
-                self.blocked_since = None;
-                self.slot.set_blocked(None);
-            }
-            return Poll::Ready(flushed);
-        }
-        // A write that has no room stays blocked when a flush below it ends.
-        self.is_flush_blocked |= self.blocked_since.is_none();
-        ready!(self.poll_blocked(cx));
-        Poll::Ready(Err(late("the client does not read its answer")))
+        let flushed = self.stream()?.poll_flush(cx);
+        self.finish_flush(cx, flushed)
     }
 
+    /// Ends the sending half, after what is left.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(cx)
+        let ended = self.stream()?.poll_shutdown(cx);
+        self.finish_flush(cx, ended)
     }
 }
 
@@ -400,6 +412,13 @@ mod tests {
         assert!(flushed.as_mut().now_or_never().is_none());
         clock::pass(unread).await;
         let late = flushed.await.unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        let mut ended = std::pin::pin!(poll_fn(|cx| stream.as_mut().poll_shutdown(cx)));
+        let late = ended
+            .as_mut()
+            .now_or_never()
+            .expect("late already")
+            .unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
     }
 }

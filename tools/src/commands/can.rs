@@ -3,11 +3,12 @@
 //! Owns: the forms of the answer. It reads the same files as the server, and asks nobody.
 
 use serde::Serialize;
-use tonnage_server::access::{AccessRules, Caller, OwnUsers, Right};
-use tonnage_server::oci::RepositoryName;
+use tonnage_server::access::{AccessOptions, AccessRules, Caller, OwnUsers, Right};
+use tonnage_server::oci::{RepositoryName, Tag};
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
+use crate::config::options::Config;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
@@ -24,6 +25,9 @@ pub(crate) struct Can {
     /// The repository
     #[arg(value_parser = repository)]
     repository: RepositoryName,
+    /// The tag to overwrite, which may be immutable
+    #[arg(long, value_parser = tag)]
+    tag: Option<Tag>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -49,6 +53,10 @@ fn repository(text: &str) -> Result<RepositoryName, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
 
+fn tag(text: &str) -> Result<Tag, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
 /// Prints the decision. The exit code is 1 if it is no.
 pub(crate) fn run(arguments: &Can) -> Result<Exit, Failure> {
     let config = config::load(&arguments.flags).into_valid()?.config;
@@ -71,20 +79,13 @@ pub(crate) fn run(arguments: &Can) -> Result<Exit, Failure> {
             text.parse().map_err(unusable)?
         }
     };
-    let own = OwnUsers::of(&config.data()?).list();
-    let own = own.map_err(|error| access_failure(&error))?;
-    let known = own.iter().find(|(name, _)| *name == arguments.user);
-    let anonymous = arguments.user == "anonymous";
-    let caller = Caller {
-        subject: if anonymous {
-            String::new()
-        } else {
-            arguments.user.clone()
-        },
-        is_admin: known.is_some_and(|(_, entry)| entry.is_admin),
-        ..Caller::default()
+    let caller = caller(&arguments.user, &config)?;
+    let reason = match &arguments.tag {
+        Some(tag) if arguments.action == Right::Overwrite => {
+            rules.explain_overwrite(&caller, &arguments.repository, tag)
+        }
+        _ => rules.explain(&caller, arguments.action, &arguments.repository),
     };
-    let reason = rules.explain(&caller, arguments.action, &arguments.repository);
     let answer = Answer {
         user: &arguments.user,
         action: arguments.action.name(),
@@ -98,12 +99,33 @@ pub(crate) fn run(arguments: &Can) -> Result<Exit, Failure> {
         let word = if answer.allowed { "yes" } else { "no" };
         output::result(&format!("{word}: {}", answer.reason))?;
     }
-    if !anonymous && known.is_none() && config.auth.htpasswd.is_none() {
-        output::note(&format!("note: there is no user {} yet", arguments.user));
-    }
     Ok(if answer.allowed {
         Exit::Done
     } else {
         Exit::Problems
+    })
+}
+
+/// Finds a user, as the server does.
+fn caller(name: &str, config: &Config) -> Result<Caller, Failure> {
+    if name == "anonymous" {
+        return Ok(Caller::default());
+    }
+    let users = AccessOptions {
+        own: OwnUsers::of(&config.data()?),
+        htpasswd: config.auth.htpasswd.clone(),
+        rules: None,
+    };
+    let found = users
+        .find_user(name)
+        .map_err(|error| access_failure(&error))?;
+    let found = found.ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("there is no user {name}"))
+            .hint("for requests without credentials, write anonymous")
+    })?;
+    Ok(Caller {
+        subject: name.to_owned(),
+        is_admin: found.is_admin,
+        ..Caller::default()
     })
 }

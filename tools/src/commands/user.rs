@@ -113,8 +113,8 @@ fn add(arguments: &UserAdd) -> Result<Exit, Failure> {
         )));
     }
     let password = arguments.password.read()?;
-    let set = users.set(&name, &password, arguments.admin);
-    set.map_err(|error| access_failure(&error))?;
+    let added = users.add(&name, &password, arguments.admin);
+    added.map_err(|error| access_failure(&error))?;
     let may = if arguments.admin {
         "may do everything"
     } else {
@@ -126,12 +126,15 @@ fn add(arguments: &UserAdd) -> Result<Exit, Failure> {
 
 fn set_password(arguments: &UserSetPassword) -> Result<Exit, Failure> {
     let (users, name) = (users(&arguments.flags)?, name(&arguments.name)?);
-    let listed = users.list().map_err(|error| access_failure(&error))?;
-    let found = listed.iter().find(|(known, _)| known == name.as_str());
-    let (_, entry) = found.ok_or_else(|| unknown(name.as_str()))?;
+    if !is_known(&users, &name)? {
+        return Err(unknown(name.as_str()));
+    }
     let password = arguments.password.read()?;
-    let set = users.set(&name, &password, entry.is_admin);
-    set.map_err(|error| access_failure(&error))?;
+    let set = users.set_password(name.as_str(), &password);
+    // It may have been removed meanwhile.
+    if !set.map_err(|error| access_failure(&error))? {
+        return Err(unknown(name.as_str()));
+    }
     output::result(&format!("user {name} has another password"))?;
     Ok(Exit::Done)
 }

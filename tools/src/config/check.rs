@@ -35,6 +35,12 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
         }
     }
     config.tls.check(reader);
+    if config.server.admin_tls && !config.tls.is_on() {
+        reader.reject(
+            "tls.admin",
+            "it has no effect without TLS; set tls.mode, or tls.cert and tls.key",
+        );
+    }
     let max = config.store.shared_segment_bytes / 2;
     if config.store.spill_threshold_bytes > max {
         let what = format!(

@@ -156,10 +156,10 @@ impl Config {
 
     fn read_tls(&mut self, reader: &mut Reader) {
         let tls = &mut self.tls;
-        reader.read("tls.mode", &mut tls.mode, word(&["off", "self", "files"]),
-            "Encrypt connections: with a certificate of an own authority, made for hostnames (self), or with the one in tls.cert (files)");
+        reader.read("tls.mode", &mut tls.mode, word(&["auto", "off", "self", "files"]),
+            "Encrypt connections: with a certificate of an own authority, made for hostnames (self), or with the one in tls.cert (files); auto is files if tls.cert is set, else off");
         reader.read("tls.cert", &mut tls.cert, file_or_none(),
-            "Certificate in PEM form, followed by those of intermediate authorities; read again when it changes; implies tls.mode = files");
+            "Certificate in PEM form, followed by those of intermediate authorities; read again when it changes");
         reader.read("tls.key", &mut tls.key, file_or_none(),
             "Private key of tls.cert in PEM form");
         reader.read("tls.prefer", &mut tls.prefer, word(&["http2", "http1"]),

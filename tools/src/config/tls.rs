@@ -13,7 +13,7 @@ use crate::config::reader::Reader;
 /// How connections are encrypted.
 #[derive(Debug)]
 pub(crate) struct TlsConfig {
-    /// `off`, `self` or `files`; `off` with a certificate is `files`.
+    /// `auto`, `off`, `self` or `files`; `auto` is `files` with a certificate, else `off`.
     pub(super) mode: &'static str,
     /// Chain of certificates.
     pub(super) cert: Option<PathBuf>,
@@ -26,7 +26,7 @@ pub(crate) struct TlsConfig {
 impl Default for TlsConfig {
     fn default() -> Self {
         Self {
-            mode: "off",
+            mode: "auto",
             cert: None,
             key: None,
             prefer: "http2",
@@ -60,7 +60,9 @@ impl TlsConfig {
 
     /// Returns where the certificate comes from, for a server with its data in `data`; `None` without TLS.
     pub(crate) fn source(&self, data: &Path, server: &ServerOptions) -> Option<TlsSource> {
-        if let (Some(certificate), Some(key)) = (self.cert.clone(), self.key.clone()) {
+        if ["auto", "files"].contains(&self.mode)
+            && let (Some(certificate), Some(key)) = (self.cert.clone(), self.key.clone())
+        {
             return Some(TlsSource::Files { certificate, key });
         }
         (self.mode == "self").then(|| {
@@ -69,6 +71,14 @@ impl TlsConfig {
                 hosts: hosts(server),
             })
         })
+    }
+
+    /// Returns whether connections are encrypted.
+    pub(super) fn is_on(&self) -> bool {
+        match self.mode {
+            "auto" => self.cert.is_some(),
+            mode => mode != "off",
+        }
     }
 
     /// Returns the protocol for clients that speak both.

@@ -60,7 +60,7 @@ pub(super) fn open(auth: &AuthConfig, data: &Path) -> Result<Option<Access>, Fai
     let name = FIRST_ADMIN
         .parse()
         .map_err(|error| failure(&AccessError::Name(error)))?;
-    own.set(&name, &password, true)
+    own.add(&name, &password, true)
         .map_err(|error| failure(&error))?;
     Ok(Some(Access {
         control: AccessControl::open(options).map_err(|error| failure(&error))?,
@@ -81,7 +81,10 @@ fn random_password() -> Option<String> {
 /// Returns the failure of access control.
 pub(crate) fn failure(error: &AccessError) -> Failure {
     let exit = match error {
-        AccessError::Unusable { .. } | AccessError::Password | AccessError::Name(_) => Exit::Usage,
+        AccessError::Unusable { .. }
+        | AccessError::Password
+        | AccessError::UserExists(_)
+        | AccessError::Name(_) => Exit::Usage,
         AccessError::File { .. } | AccessError::Randomness | AccessError::Token(_) => Exit::Disk,
     };
     Failure::new(exit, error.to_string())

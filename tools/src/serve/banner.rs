@@ -56,6 +56,11 @@ impl Started<'_> {
         ));
         if self.access.is_some() {
             note("  access    users, by access rules");
+            if self.passwords_are_readable() {
+                note(
+                    "            without TLS, others on the network can read passwords; see --tls",
+                );
+            }
             self.print_first_admin();
         } else {
             note(&format!(
@@ -84,6 +89,12 @@ impl Started<'_> {
                 self.data.display()
             ));
         }
+    }
+
+    /// Returns whether clients on other machines send passwords without encryption.
+    fn passwords_are_readable(&self) -> bool {
+        let reachable = !self.address.ip().to_canonical().is_loopback();
+        reachable && self.access.is_some() && self.tls.is_none()
     }
 
     fn print_authority(&self, own: &OwnAuthority) {
@@ -158,6 +169,9 @@ impl Started<'_> {
 
     /// Logs warnings about problems that recovery found.
     pub(super) fn warn(&self) {
+        if self.passwords_are_readable() {
+            tracing::warn!("without TLS, others on the network can read passwords");
+        }
         for why in &self.report.checkpoints_unusable {
             tracing::warn!(
                 why,

@@ -106,7 +106,14 @@ impl AccessRules {
                 let place = format!("{place}: {}", right.name());
                 Ok((right, subjects(names, &self.groups, &place)?))
             });
-            let rights = rights.collect::<Result<_, String>>()?;
+            let rights: Vec<(Right, Vec<Subject>)> = rights.collect::<Result<_, String>>()?;
+            let admins = rights.iter().filter(|(right, _)| *right == Right::Admin);
+            if admins
+                .flat_map(|(_, who)| who)
+                .any(|who| *who == Subject::Anyone)
+            {
+                return Err(format!("{place}: admin: anyone cannot be an admin"));
+            }
             let tags = table.immutable_tags.iter().map(|text| {
                 let plain = text.strip_suffix('*').unwrap_or(text);
                 // `*` alone is every tag.
@@ -184,6 +191,10 @@ mod tests {
                 "immutable_tags",
             ),
             ("admins = ['anyone']", "cannot be an admin"),
+            (
+                "[[rule]]\nrepositories = 'a'\nadmin = ['anyone']",
+                "rule for a: admin: anyone cannot",
+            ),
             ("admins = [1]", "admins"),
             ("[groups]\nops = ['anyone']", "group ops"),
             ("[groups]\nusers = ['a']", "groups"),

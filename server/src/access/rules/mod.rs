@@ -134,6 +134,22 @@ impl AccessRules {
         }
     }
 
+    /// Decides whether `caller` may point a tag at something else, and says why.
+    pub fn explain_overwrite(
+        &self,
+        caller: &Caller,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Reason {
+        if self.is_immutable(repository, tag) {
+            return Reason {
+                allowed: false,
+                why: "the rule for it makes the tag immutable, for admins too".to_owned(),
+            };
+        }
+        self.explain(caller, Right::Overwrite, repository)
+    }
+
     /// Returns whether `caller` has a right in a repository.
     pub(super) fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
         self.is_admin(caller)
@@ -156,6 +172,9 @@ impl AccessRules {
             Permission::Overwrite(repository, tag) => {
                 !self.is_immutable(repository, tag)
                     && self.has(caller, Right::Overwrite, repository)
+            }
+            Permission::Untag(repository, tag) => {
+                !self.is_immutable(repository, tag) && self.has(caller, Right::Delete, repository)
             }
         };
         match granted {

@@ -17,7 +17,8 @@ use jsonwebtoken::{DecodingKey, EncodingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::access::AccessError;
-use crate::access::private_file;
+use crate::access::users::secret_place;
+use crate::kept_files::{self, SECRET};
 
 /// How long a key signs.
 const SIGNS: Duration = Duration::from_hours(30 * 24);
@@ -56,13 +57,18 @@ impl SigningKeys {
     /// Reads the keys in `directory`, or makes the first.
     pub(super) fn open(directory: &Path, now_unix_s: u64) -> Result<Self, AccessError> {
         let path = directory.join("token-keys.toml");
-        let text = private_file::read(&path)?;
+        let failed = |source| AccessError::File {
+            action: "read",
+            path: path.clone(),
+            source,
+        };
+        let content = kept_files::read_if_there(&path).map_err(failed)?;
+        let text = String::from_utf8_lossy(content.as_deref().unwrap_or_default());
         let file: KeysFile = if text.is_empty() {
             KeysFile { key: Vec::new() }
         } else {
-            // The parser's whole message would quote a line.
             toml::from_str(&text)
-                .map_err(|error| AccessError::unusable(&path, error.message().to_owned()))?
+                .map_err(|error| AccessError::unusable(&path, secret_place(&text, &error)))?
         };
         let keys = file.key.into_iter().map(|table| {
             Key::new(table)
@@ -105,7 +111,12 @@ impl SigningKeys {
         };
         let text = toml::to_string(&file)
             .map_err(|error| AccessError::unusable(&self.path, error.to_string()))?;
-        private_file::replace(&self.path, &text)?;
+        let replaced = kept_files::replace(&self.path, text.as_bytes(), SECRET);
+        replaced.map_err(|source| AccessError::File {
+            action: "write",
+            path: self.path.clone(),
+            source,
+        })?;
         let keys: Option<Vec<_>> = tables.into_iter().map(Key::new).collect();
         let keys = keys.ok_or_else(|| {
             AccessError::unusable(&self.path, "a new key cannot be used".to_owned())

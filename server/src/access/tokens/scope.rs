@@ -70,7 +70,9 @@ impl Scope {
             Permission::Push(name) | Permission::Overwrite(name, _) => {
                 ("repository", name.as_str(), &["pull", "push"][..])
             }
-            Permission::Delete(name) => ("repository", name.as_str(), &["delete"][..]),
+            Permission::Delete(name) | Permission::Untag(name, _) => {
+                ("repository", name.as_str(), &["delete"][..])
+            }
         };
         Some(Self {
             kind: kind.to_owned(),
@@ -127,7 +129,9 @@ impl TokenScope {
             Permission::Push(name) | Permission::Overwrite(name, _) => {
                 ("repository", name.as_str(), "push")
             }
-            Permission::Delete(name) => ("repository", name.as_str(), "delete"),
+            Permission::Delete(name) | Permission::Untag(name, _) => {
+                ("repository", name.as_str(), "delete")
+            }
         };
         self.0.iter().any(|scope| {
             scope.kind == kind

@@ -5,6 +5,7 @@
 //!
 //! Invariant: a name has one password; that of the registry's own list counts.
 
+mod comparisons;
 mod htpasswd;
 mod name;
 mod own;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::name::{InvalidUserName, UserName};
+pub(super) use self::own::secret_place;
 pub use self::own::{OwnUsers, UserEntry};
 use super::AccessError;
 use super::reloaded::ReloadedFile;

@@ -6,12 +6,14 @@
 //! same time. Only its owner can read it. It never has a password, only a hash.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{ByName, UserName};
-use crate::access::{AccessError, private_file};
+use crate::access::AccessError;
+use crate::kept_files::{self, SECRET};
 
 /// Cost of bcrypt for new passwords: about 0.2 s.
 pub(super) const COST: u32 = 12;
@@ -88,8 +90,7 @@ struct UserTable {
 
 /// Parses the content of the file.
 pub(super) fn parse(text: &str) -> Result<ByName, String> {
-    // The parser's message would quote a line, which may have a hash.
-    let file: UsersFile = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let file: UsersFile = toml::from_str(text).map_err(|error| secret_place(text, &error))?;
     let mut users = ByName::new();
     for table in file.users {
         let name: UserName = table.name.parse().map_err(|error| format!("{error}"))?;
@@ -98,6 +99,13 @@ pub(super) fn parse(text: &str) -> Result<ByName, String> {
         users.insert(name.to_string(), entry);
     }
     Ok(users)
+}
+
+/// Returns where a file of secrets cannot be read, without what is there.
+pub(in crate::access) fn secret_place(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(0, |before| before.matches('\n').count()) + 1;
+    format!("line {line} is not what the program writes there")
 }
 
 /// The file of the registry's own users.
@@ -129,23 +137,46 @@ impl OwnUsers {
         Ok(self.read()?.into_iter().collect())
     }
 
-    /// Adds a user, or replaces password and rights. Returns whether the user is new. Takes as long as one login.
+    /// Adds a user. Takes as long as one login.
+    ///
+    /// # Errors
+    /// There is one of that name; the password is too short or too long; the file cannot be written.
+    pub fn add(&self, name: &UserName, password: &str, is_admin: bool) -> Result<(), AccessError> {
+        let entry = self.entry(password, is_admin)?;
+        self.change(|users| {
+            if users.contains_key(name.as_str()) {
+                return Err(AccessError::UserExists(name.clone()));
+            }
+            users.insert(name.to_string(), entry);
+            Ok(())
+        })?
+    }
+
+    /// Gives a user another password. Returns false if there is no such user. Takes as long as one login.
     ///
     /// # Errors
     /// The password is too short or too long; the file cannot be written.
-    pub fn set(
-        &self,
-        name: &UserName,
-        password: &str,
-        is_admin: bool,
-    ) -> Result<bool, AccessError> {
+    pub fn set_password(&self, name: &str, password: &str) -> Result<bool, AccessError> {
+        let entry = self.entry(password, false)?;
+        self.change(|users| {
+            let known = users.get_mut(name);
+            known
+                .map(|known| {
+                    *known = UserEntry {
+                        is_admin: known.is_admin,
+                        ..entry
+                    }
+                })
+                .is_some()
+        })
+    }
+
+    fn entry(&self, password: &str, is_admin: bool) -> Result<UserEntry, AccessError> {
         if !PASSWORD_BYTES.contains(&password.len()) {
             return Err(AccessError::Password);
         }
         let hash = bcrypt::hash(password, COST).map_err(|_failed| AccessError::Password)?;
-        let entry = UserEntry::new(&hash, is_admin)
-            .map_err(|why| AccessError::unusable(&self.path, why))?;
-        self.change(|users| users.insert(name.to_string(), entry).is_none())
+        UserEntry::new(&hash, is_admin).map_err(|why| AccessError::unusable(&self.path, why))
     }
 
     /// Removes a user. Returns whether there was one.
@@ -154,12 +185,14 @@ impl OwnUsers {
     }
 
     fn read(&self) -> Result<ByName, AccessError> {
-        let text = private_file::read(&self.path)?;
+        let content = kept_files::read_if_there(&self.path);
+        let content = content.map_err(|source| self.failed("read", source))?;
+        let text = String::from_utf8_lossy(content.as_deref().unwrap_or_default());
         parse(&text).map_err(|why| AccessError::unusable(&self.path, why))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut ByName) -> T) -> Result<T, AccessError> {
-        let _lock = private_file::lock(&self.path)?;
+        let _lock = kept_files::lock(&self.path).map_err(|source| self.failed("lock", source))?;
         let mut users = self.read()?;
         let result = change(&mut users);
         let users = users.iter().map(|(name, entry)| UserTable {
@@ -172,8 +205,18 @@ impl OwnUsers {
         };
         let text = toml::to_string(&file)
             .map_err(|error| AccessError::unusable(&self.path, error.to_string()))?;
-        private_file::replace(&self.path, &text)?;
+        let replaced = kept_files::replace(&self.path, text.as_bytes(), SECRET);
+        replaced.map_err(|source| self.failed("write", source))?;
         Ok(result)
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> AccessError {
+        let path = self.path.clone();
+        AccessError::File {
+            action,
+            path,
+            source,
+        }
     }
 }
 
@@ -190,9 +233,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let users = OwnUsers::of(directory.path());
         let [alice, bob] = ["alice", "bob"].map(|name| name.parse::<UserName>().unwrap());
-        assert!(users.set(&alice, "correct horse", true).unwrap());
-        assert!(users.set(&bob, "battery staple", false).unwrap());
-        assert!(!users.set(&bob, "battery staples", false).unwrap());
+        users.add(&alice, "correct horse", true).unwrap();
+        users.add(&bob, "battery staple", false).unwrap();
+        let twice = users.add(&alice, "correct horse", false);
+        assert!(matches!(twice, Err(AccessError::UserExists(_))));
+        let before = fs::read_to_string(users.path()).unwrap();
+        assert!(users.set_password("alice", "correct horses").unwrap());
+        assert_ne!(fs::read_to_string(users.path()).unwrap(), before);
+        assert!(!users.set_password("carol", "correct horses").unwrap());
         let listed = users.list().unwrap();
         let listed: Vec<_> = listed
             .iter()
@@ -211,12 +259,18 @@ mod tests {
         assert!(!users.remove("bob").unwrap());
         for wrong in ["short", &"x".repeat(73)] {
             assert!(matches!(
-                users.set(&bob, wrong, false),
+                users.add(&bob, wrong, false),
                 Err(AccessError::Password)
             ));
         }
         fs::write(users.path(), "[[user]]\nname = 'a'\npassword = 'hunter2'").unwrap();
         let error = users.list().unwrap_err().to_string();
+        fs::write(users.path(), "[[user]]\nname = 'a'\npassword = 12345").unwrap();
+        let typed = users.list().unwrap_err().to_string();
+        assert!(
+            typed.contains("line 3") && !typed.contains("12345"),
+            "{typed}"
+        );
         assert!(
             error.contains("user a") && !error.contains("hunter2"),
             "{error}"

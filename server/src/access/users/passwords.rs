@@ -1,29 +1,31 @@
 //! Comparing passwords with their hashes.
 //!
-//! Owns: [`Passwords`]: which comparisons run, and what they found a moment ago. Refuses: HTTP.
+//! Owns: [`Passwords`]: what a comparison is, and which passwords were right a moment ago. Refuses: HTTP, and which
+//! comparisons run (`comparisons`).
 //!
-//! A comparison takes about 0.2 s of a processor by intention. So it never runs on an async worker; at most as many
-//! run as half of the processors; and each address of clients has one at a time, so that one who guesses passwords
-//! leaves room to others. A password that was right a moment ago is remembered, because clients send it with every
-//! request.
+//! A password that was right is remembered while it is used, because some clients send it with every request.
 //!
 //! Invariants: what is remembered is a keyed hash, useless outside of this process. A user whose password changed or
-//! who was removed is not remembered. A name that does not exist takes as long as a wrong password.
+//! who was removed is not remembered. A wrong password takes as long for every name, whether or not it exists.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as Turn, Semaphore};
 
+use super::comparisons::{Busy, Comparisons};
 use super::{UserEntry, Users};
-use crate::access::{AccessError, Caller};
+use crate::access::{AccessError, Caller, Refused};
 use crate::clock::RunningClock;
 
-/// How long a right password is remembered.
+/// How long a right password is remembered after its last use.
 const REMEMBERED: Duration = Duration::from_mins(1);
+/// How long a client counts as one who logged in.
+const KNOWN: Duration = Duration::from_hours(24);
+/// Clients that count as ones who logged in; when there are more, all are forgotten.
+const KNOWN_MAX: usize = 64 << 10;
 /// Passwords that are remembered; when there are more, all are forgotten.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -34,8 +36,9 @@ pub(in crate::access) struct Passwords {
     right: Mutex<HashMap<Proof, Duration>>,
     secret: [u8; 32],
     clock: RunningClock,
-    running: Semaphore,
-    turns: Mutex<HashMap<IpAddr, Weak<Turn<()>>>>,
+    comparisons: Arc<Comparisons>,
+    /// Clients who logged in, and until when they count as such.
+    known: Mutex<HashMap<IpAddr, Duration>>,
 }
 
 /// The keyed hash of a name, the hash of its password, and the password.
@@ -55,8 +58,8 @@ impl Passwords {
             right: Mutex::default(),
             secret,
             clock: RunningClock::start(),
-            running: Semaphore::new((processors / 2).max(1)),
-            turns: Mutex::default(),
+            comparisons: Comparisons::new(processors / 2),
+            known: Mutex::default(),
         })
     }
 
@@ -70,48 +73,80 @@ impl Passwords {
         let user = self.users.get(name)?;
         let now = self.clock.recent();
         let proof = self.proof(name, &user, password);
-        let until = *self.right.lock().get(&proof)?;
-        (now < until).then(|| caller(name, &user))
+        let mut right = self.right.lock();
+        let until = right.get_mut(&proof).filter(|until| now < **until)?;
+        *until = now + REMEMBERED;
+        drop(right);
+        Some(caller(name, &user))
     }
 
     /// Compares a password. Returns the caller, if it is right.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`] if too many comparisons wait.
     pub(in crate::access) async fn compare(
         self: Arc<Self>,
-        peer: IpAddr,
+        client: IpAddr,
         name: String,
         password: String,
-    ) -> Option<Caller> {
-        let turn = self.turn(peer);
-        let _turn = turn.lock().await;
-        // Another request of the same client may just have been compared.
-        if let Some(caller) = self.remembered(&name, &password) {
-            return Some(caller);
-        }
-        let _permit = self.running.acquire().await.ok()?;
+    ) -> Result<Option<Caller>, Refused> {
+        let is_known = self.is_known(client);
         let this = Arc::clone(&self);
-        let compared = tokio::task::spawn_blocking(move || this.compare_now(&name, &password));
-        compared.await.ok().flatten()
+        let (wanted, typed) = (name.clone(), password.clone());
+        let compare =
+            move || this.remembered(&wanted, &typed).is_some() || this.is_right(&wanted, &typed);
+        match self.comparisons.run(client, is_known, compare).await {
+            Ok(true) => {
+                self.remember(client);
+                // It was removed in between, if it is not remembered.
+                Ok(self.remembered(&name, &password))
+            }
+            Ok(false) => Ok(None),
+            Err(Busy) => {
+                tracing::debug!("a login was refused: too many passwords wait to be compared");
+                Err(Refused::Unavailable)
+            }
+        }
     }
 
-    fn compare_now(&self, name: &str, password: &str) -> Option<Caller> {
+    fn is_known(&self, client: IpAddr) -> bool {
+        let now = self.clock.recent();
+        self.known
+            .lock()
+            .get(&client)
+            .is_some_and(|until| now < *until)
+    }
+
+    fn remember(&self, client: IpAddr) {
+        let mut known = self.known.lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(client, self.clock.now() + KNOWN);
+    }
+
+    /// Compares a password, and remembers it if it is right. Waits for the disk and computes.
+    fn is_right(&self, name: &str, password: &str) -> bool {
         // A user that a command added a moment ago is known at once.
         self.users.reload();
-        let Some(user) = self.users.get(name) else {
-            // As long as for a user that exists.
-            let compared = bcrypt::hash(password, self.users.cost());
-            drop(compared);
-            return None;
+        let user = self.users.get(name);
+        let found = user
+            .as_ref()
+            .filter(|user| bcrypt::verify(password, user.hash()).unwrap_or(false));
+        let Some(user) = found else {
+            let spent = user.as_ref().map(UserEntry::cost);
+            for cost in costs_left(spent, self.users.cost()) {
+                drop(bcrypt::hash(password, cost));
+            }
+            return false;
         };
-        if !bcrypt::verify(password, user.hash()).unwrap_or(false) {
-            return None;
-        }
-        let proof = self.proof(name, &user, password);
+        let proof = self.proof(name, user, password);
         let mut right = self.right.lock();
         if right.len() >= REMEMBERED_MAX {
             right.clear();
         }
         right.insert(proof, self.clock.now() + REMEMBERED);
-        Some(caller(name, &user))
+        true
     }
 
     fn proof(&self, name: &str, user: &UserEntry, password: &str) -> Proof {
@@ -125,17 +160,14 @@ impl Passwords {
         proof.copy_from_slice(context.sign().as_ref());
         proof
     }
+}
 
-    /// Returns the turn of an address.
-    fn turn(&self, peer: IpAddr) -> Arc<Turn<()>> {
-        let mut turns = self.turns.lock();
-        if let Some(turn) = turns.get(&peer).and_then(Weak::upgrade) {
-            return turn;
-        }
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let turn = Arc::new(Turn::new(()));
-        turns.insert(peer, Arc::downgrade(&turn));
-        turn
+/// Returns the costs of the hashes that make a failed comparison take as long as one of the cost `most`. A hash takes
+/// twice as long as one of the cost below. `spent` is the cost of the comparison; `None` if there was none.
+fn costs_left(spent: Option<u32>, most: u32) -> impl Iterator<Item = u32> {
+    match spent {
+        Some(spent) => spent..most,
+        None => most..most + 1,
     }
 }
 
@@ -144,5 +176,22 @@ fn caller(name: &str, user: &UserEntry) -> Caller {
         subject: name.to_owned(),
         is_admin: user.is_admin,
         scope: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: a failed login takes the same work for every name: of any cost, or unknown.
+    #[test]
+    fn failures_take_the_same_work() {
+        let work = |spent: Option<u32>| {
+            let rounds = |cost: u32| 1_u64 << cost;
+            spent.map_or(0, rounds) + costs_left(spent, 12).map(rounds).sum::<u64>()
+        };
+        for spent in [None, Some(4), Some(5), Some(11), Some(12)] {
+            assert_eq!(work(spent), 1 << 12, "{spent:?}");
+        }
     }
 }

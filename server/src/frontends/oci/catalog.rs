@@ -11,6 +11,9 @@ use crate::access::{Authorized, ListRepositories, See};
 use crate::oci::{Page, RepositoryName};
 use crate::registry::{Error, Listing};
 
+/// Names that are read from the registry at once.
+const LOOKED_AT_ONCE: usize = 1000;
+
 pub(super) async fn list(context: &RequestContext<'_>) -> Reply {
     let all = context.authorize(ListRepositories).await?;
     let page = tags::page(context)?;
@@ -28,7 +31,17 @@ async fn visible(
     page: &Page,
 ) -> Result<Listing, Error> {
     let mut entries = Vec::new();
-    let mut looked = page.clone();
+    if page.limit == 0 {
+        return Ok(Listing {
+            entries,
+            more: false,
+        });
+    }
+    let mut looked = Page {
+        // The same for every request, so that the time of an answer says little about names that are left out.
+        limit: LOOKED_AT_ONCE,
+        last: page.last.clone(),
+    };
     loop {
         let found = context.registry().list_repositories(all, &looked).await?;
         looked.last = found.entries.last().cloned();
@@ -39,7 +52,8 @@ async fn visible(
                 entries.push(name);
             }
         }
-        let more = entries.len() > page.limit || (entries.len() == page.limit && found.more);
+        // That more repositories follow says nothing: they may be hidden.
+        let more = entries.len() > page.limit;
         if more || !found.more {
             entries.truncate(page.limit);
             return Ok(Listing { entries, more });

@@ -6,7 +6,7 @@ use super::content::{self, Caching};
 use super::context::RequestContext;
 use super::reply::{self, Reply};
 use super::{conditional, headers, uploads, warning};
-use crate::access::{Authorized, Delete, Overwrite, Pull, Push};
+use crate::access::{Authorized, Delete, Overwrite, Pull, Push, Untag};
 use crate::frontends::body::Body;
 use crate::oci::{ManifestError, Reference, RepositoryName, Tag};
 use crate::registry::{Error, ManifestPush};
@@ -130,6 +130,11 @@ async fn delete(
     reference: &Reference,
 ) -> Reply {
     let delete = context.authorize(Delete(name)).await?;
+    if let Reference::Tag(tag) = reference {
+        // Some tags are deleted by nobody.
+        let untag = Untag(delete.repository().clone(), tag.clone());
+        context.authorize(untag).await?;
+    }
     let precondition = conditional::precondition(&context.head.headers);
     context
         .registry()

@@ -98,7 +98,7 @@ impl Resource {
     }
 
     /// All of them.
-    #[cfg(any(test, feature = "fuzz-entry"))]
+    #[cfg(feature = "fuzz-entry")]
     pub(super) const ALL: [Self; 9] = [
         Self::Base,
         Self::Token,

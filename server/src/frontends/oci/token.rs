@@ -60,11 +60,9 @@ async fn by_form(context: RequestContext<'_>, issuer: &TokenIssuer) -> Reply {
             "grant_type must be password; there are no refresh tokens",
         ));
     }
-    let peer = context.client.connection().peer.ip();
-    let caller = issuer
-        .log_in(peer, field("username"), field("password"))
-        .await;
-    let caller = caller.ok_or_else(|| Failure::from(refused()))?;
+    let client = context.client.connection().client;
+    let caller = issuer.log_in(client, field("username"), field("password"));
+    let caller = caller.await?.ok_or_else(refused)?;
     let issued = issue(issuer, &caller, field("scope").split(' '))?;
     answer(&issued, true)
 }

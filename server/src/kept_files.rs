@@ -1,0 +1,142 @@
+//! Small files that the program keeps beside a store: keys, certificates, users.
+//!
+//! Owns: reading, locking and replacing them. Refuses: their content.
+//!
+//! Invariants: a file is replaced whole, and durable on return, with the directories that were made for it: after a
+//! stop it has the old content or the new one. What is made belongs to the owner of the directory above, so that a
+//! command of root does not take a file from the server.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::path::Path;
+
+/// Who may read a file: everyone, or only its owner.
+pub(crate) const PUBLIC: u32 = 0o644;
+pub(crate) const SECRET: u32 = 0o600;
+
+/// Reads a file, if it exists.
+pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// Waits for the lock of the directory of a file, which is created. The lock ends when the result drops.
+pub(crate) fn lock(path: &Path) -> io::Result<File> {
+    let directory = parent(path);
+    create_directory(directory)?;
+    let place = directory.join("lock");
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(SECRET);
+    let lock = options.open(&place)?;
+    give_to_owner_of(directory, &place)?;
+    lock.lock()?;
+    Ok(lock)
+}
+
+/// Replaces a file. Its directory is created.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let directory = parent(path);
+    create_directory(directory)?;
+    let new = path.with_extension("new");
+    // One that a stop left may have another mode.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(mode).open(&new)?;
+    file.write_all(content)?;
+    give_to_owner_of(directory, &new)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    sync(directory)
+}
+
+/// Creates a directory that only its owner may use, with those above it, unless it exists.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    let above = parent(path);
+    if path.is_dir() || above == path {
+        return Ok(());
+    }
+    create_directory(above)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        // By another process.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        created => created?,
+    }
+    give_to_owner_of(above, path)?;
+    sync(above)
+}
+
+/// Gives what root made to the owner of the directory that it is in. Others can make it for themselves only.
+fn give_to_owner_of(directory: &Path, path: &Path) -> io::Result<()> {
+    let (owner, made) = (fs::metadata(directory)?, fs::metadata(path)?);
+    if made.uid() == owner.uid() {
+        return Ok(());
+    }
+    chown(path, Some(owner.uid()), Some(owner.gid())).map_err(|error| {
+        let what = format!(
+            "it would not belong to the owner of {} ({error}); run this as that user",
+            directory.display()
+        );
+        io::Error::new(error.kind(), what)
+    })
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Guards: files and directories have the modes that keep secrets, and one that a stop left half written is no
+    /// obstacle. What root makes belongs to the owner of the directory above.
+    #[test]
+    fn files_are_replaced_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let above = directory.path().join("data");
+        fs::create_dir(&above).unwrap();
+        // Only root may give files away.
+        let other = chown(&above, Some(65_534), Some(65_534)).is_ok();
+        let path = above.join("made/deep/file");
+        assert!(read_if_there(&path).unwrap().is_none());
+        replace(&path, b"one", SECRET).unwrap();
+        fs::write(path.with_extension("new"), "half").unwrap();
+        drop(lock(&path).unwrap());
+        replace(&path, b"two", SECRET).unwrap();
+        assert_eq!(read_if_there(&path).unwrap().unwrap(), b"two");
+        for (name, mode) in [
+            ("made", 0o700),
+            ("made/deep", 0o700),
+            ("made/deep/file", 0o600),
+            ("made/deep/lock", 0o600),
+        ] {
+            let found = fs::metadata(above.join(name)).unwrap();
+            assert_eq!(found.permissions().mode() & 0o777, mode, "{name}");
+            assert!(
+                !other || found.uid() == 65_534,
+                "{name} belongs to {}",
+                found.uid()
+            );
+        }
+    }
+}
