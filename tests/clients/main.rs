@@ -14,6 +14,7 @@ mod image;
 mod lane;
 mod layer;
 mod layout;
+mod login;
 mod model;
 mod oras;
 mod program;
@@ -33,7 +34,7 @@ use crate::lane::Lane;
 
 type Test = fn(&Lane) -> Result<(), String>;
 
-const TESTS: [(&str, Test); 21] = [
+const TESTS: [(&str, Test); 22] = [
     (
         "an_image_of_a_root_file_system_round_trips_between_clients",
         image::round_trips,
@@ -63,6 +64,7 @@ const TESTS: [(&str, Test); 21] = [
         "containerd_pulls_in_parallel_and_pushes",
         containerd::pulls_and_pushes,
     ),
+    ("clients_log_in_by_tls", login::over_tls),
     ("replayed_docker_push", replay_push::docker),
     (
         "replayed_buildkit_and_containerd_push",

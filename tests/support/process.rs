@@ -321,7 +321,7 @@ fn free_address() -> Result<SocketAddr, String> {
         .map_err(|e| format!("find a port: {e}"))
 }
 
-/// Requests `/v2/` until it answers 200, which is ready from a client's view.
+/// Requests `/v2/` until it answers. A server that asks for credentials or for TLS says so.
 fn wait_ready(child: &mut Child, address: SocketAddr) -> Result<(), String> {
     let begin = Instant::now();
     let mut last = String::from("no attempt was made");
@@ -330,7 +330,13 @@ fn wait_ready(child: &mut Child, address: SocketAddr) -> Result<(), String> {
             return Err(format!("the server ended with {status}"));
         }
         match ask_v2(address) {
-            Ok(status) if status.contains(" 200 ") => return Ok(()),
+            Ok(status)
+                if [" 200 ", " 401 ", " 400 "]
+                    .iter()
+                    .any(|ready| status.contains(ready)) =>
+            {
+                return Ok(());
+            }
             Ok(status) => last = format!("GET /v2/ answered {status}"),
             Err(e) => last = e.to_string(),
         }
