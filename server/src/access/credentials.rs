@@ -131,6 +131,14 @@ fn credentials(head: &Parts) -> Credentials {
     }
 }
 
+/// Parses the credentials of a head, for fuzzers.
+#[cfg(feature = "fuzz-entry")]
+pub(crate) fn read(head: &Parts) {
+    if let Credentials::Token(token) = credentials(head) {
+        drop(jsonwebtoken::decode_header(token));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

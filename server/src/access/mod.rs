@@ -25,6 +25,8 @@ use http::request::Parts;
 pub use self::authentication::{Anonymous, Authenticator, Caller, Challenge};
 pub use self::control::{AccessControl, AccessOptions, TokenIssuer};
 pub(crate) use self::credentials::TOKEN_PATH;
+#[cfg(feature = "fuzz-entry")]
+pub(crate) use self::credentials::read as read_credentials;
 pub use self::decision::Decision;
 pub use self::error::AccessError;
 pub use self::policy::{

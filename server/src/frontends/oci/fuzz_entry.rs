@@ -12,6 +12,7 @@ use tonnage_engine::Digest;
 use super::namespace::Scope;
 use super::route::{self, Resource, Route};
 use super::{conditional, content, headers, uploads};
+use crate::access;
 use crate::oci::{Algorithm, MediaType, Page, RangeAnswer, RepositoryName, Tag};
 use crate::transport::host::HostPolicy;
 use crate::transport::{head_check, query, request_id};
@@ -75,6 +76,9 @@ fn read_query(head: &Parts) {
     }
     drop(first("from").map(|text| text.parse::<RepositoryName>()));
     let _ = first("digest-algorithm").and_then(|name| Algorithm::from_name(&name));
+    for scope in query::all(head, "scope") {
+        drop(scope.parse::<access::Scope>());
+    }
     for tag in query::all(head, "tag") {
         drop(tag.parse::<Tag>());
     }
@@ -84,6 +88,7 @@ fn read_query(head: &Parts) {
 }
 
 fn read_headers(head: &Parts, digest: Digest) {
+    access::read_credentials(head);
     let given = &head.headers;
     let _ = conditional::not_modified(given, digest);
     let _ = conditional::if_match_fails(given, digest);
@@ -101,7 +106,7 @@ fn read_headers(head: &Parts, digest: Digest) {
 fn path_of(route: &Route) -> String {
     match route {
         Route::Base => "/v2/".to_owned(),
-        Route::Token => crate::access::TOKEN_PATH.to_owned(),
+        Route::Token => access::TOKEN_PATH.to_owned(),
         Route::Catalog => "/v2/_catalog".to_owned(),
         Route::Tags { name } => format!("/v2/{name}/tags/list"),
         Route::Manifest { name, reference } => format!("/v2/{name}/manifests/{reference}"),
