@@ -61,6 +61,14 @@ impl BlobStore for Interfered {
     fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>> {
         self.real.begin(spec)
     }
+    fn uploader<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>>> {
+        self.real.uploader(id, repository)
+    }
+
     fn offset<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<u64>> {
         self.real.offset(id, repository)
     }

@@ -521,6 +521,46 @@ async fn tags_are_protected() {
     assert_eq!(seen_by_other.len(), 1);
 }
 
+/// Guards: an upload is continued, asked about and cancelled only by who began it, although others may push to the
+/// repository and know its name. They are told the same as of an upload that does not exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_belong_to_who_began_them() {
+    let guarded = Guarded::start().await;
+    let (pusher, boss) = (("pusher", "right"), ("boss", "right"));
+    let begun = guarded
+        .send(pusher, "POST", "/v2/team/app/blobs/uploads/", b"")
+        .await;
+    let begun = begun.expect(202);
+    let upload = begun.header("location");
+    let (_, id) = upload.rsplit_once('/').unwrap();
+    let absent = "00000000-0000-4000-8000-000000000000";
+    let digest = sha256(b"content");
+    for (method, query) in [
+        ("GET", String::new()),
+        ("PATCH", String::new()),
+        ("DELETE", String::new()),
+        ("PUT", format!("?digest={digest}")),
+    ] {
+        let path = format!("{upload}{query}");
+        let answer = guarded.send(boss, method, &path, b"content").await;
+        let missing = guarded
+            .send(boss, method, &path.replace(id, absent), b"content")
+            .await;
+        assert_eq!(
+            seen(&answer).replace(id, absent),
+            seen(&missing),
+            "{method}"
+        );
+        answer.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    }
+    guarded.send(pusher, "GET", upload, b"").await.expect(204);
+    let close = format!("{upload}?digest={digest}");
+    guarded
+        .send(pusher, "PUT", &close, b"content")
+        .await
+        .expect(201);
+}
+
 /// Guards: who is removed from the list of users, or gets another password, is refused soon, although the password was
 /// right a moment ago.
 #[tokio::test(flavor = "multi_thread")]

@@ -258,6 +258,11 @@ impl Store {
         self.inner.uploads.status(id, repository)
     }
 
+    /// Returns the actor that began an upload.
+    pub fn upload_actor(&self, id: UploadId, repository: &str) -> Option<String> {
+        self.inner.uploads.actor(id, repository)
+    }
+
     /// Opens an upload for a request, which takes the turn from the one before if it may. A request that brings bytes
     /// is admitted first ([`Store::admit_upload`]).
     pub async fn open_upload(

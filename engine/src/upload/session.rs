@@ -124,6 +124,11 @@ impl Session {
         self.state.lock().algorithm
     }
 
+    /// Returns the actor that began it.
+    pub(super) fn actor(&self) -> &str {
+        &self.identity.actor
+    }
+
     /// Returns how far it is, for an answer to its client.
     pub(super) fn status(&self) -> UploadStatus {
         let mut state = self.state.lock();

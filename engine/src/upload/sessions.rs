@@ -207,6 +207,11 @@ impl Uploads {
         Some(self.find(id, repository)?.status())
     }
 
+    /// Returns the actor that began an upload; `None` if the repository has no such upload.
+    pub(crate) fn actor(&self, id: UploadId, repository: &str) -> Option<String> {
+        Some(self.find(id, repository)?.actor().to_owned())
+    }
+
     /// Opens an upload for a request, which takes the turn from the one before if it may
     /// ([`UploadPosition`](crate::vocabulary::UploadPosition)).
     ///

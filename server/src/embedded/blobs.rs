@@ -59,6 +59,14 @@ impl BlobStore for StoreBlobs {
         .boxed()
     }
 
+    fn uploader<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>>> {
+        future::ready(Ok(self.0.upload_actor(id, repository))).boxed()
+    }
+
     fn offset<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<u64>> {
         let status = self.0.upload_status(id, repository);
         future::ready(

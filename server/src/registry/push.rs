@@ -46,11 +46,23 @@ impl Registry {
 
     /// Returns how many bytes an upload has received.
     pub async fn upload_offset(&self, push: &Authorized<Push>, id: UploadId) -> Result<u64> {
+        self.require_own(push, id).await?;
         self.blobs.offset(id, push.repository().as_str()).await
+    }
+
+    /// Fails if another subject began the upload: its name is all that is needed to continue it.
+    async fn require_own(&self, push: &Authorized<Push>, id: UploadId) -> Result<()> {
+        let uploader = self.blobs.uploader(id, push.repository().as_str());
+        let subject = &push.requester().caller.subject;
+        match uploader.await? {
+            Some(uploader) if uploader != *subject => Err(Error::UploadUnknown),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Cancels an upload and discards its bytes.
     pub async fn cancel_upload(&self, push: &Authorized<Push>, id: UploadId) -> Result<()> {
+        self.require_own(push, id).await?;
         self.blobs.cancel(id, push.repository().as_str()).await
     }
 
@@ -167,6 +179,7 @@ impl Registry {
         claim: UploadClaim,
         source: &impl Source,
     ) -> Result<Box<dyn Upload>> {
+        self.require_own(push, id).await?;
         let repository = push.repository().as_str();
         if let (Some(ChunkRange { first, length }), Some(received)) = (chunk, source.length())
             && received != length

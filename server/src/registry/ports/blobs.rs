@@ -106,6 +106,13 @@ pub trait BlobStore: Send + Sync + Debug {
     /// the announced length cannot fit.
     fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>>;
 
+    /// Returns the subject that began an upload; `None` if the repository has no such upload.
+    fn uploader<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>>>;
+
     /// Returns how many bytes an upload has received.
     ///
     /// # Errors
