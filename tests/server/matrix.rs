@@ -14,6 +14,7 @@ use tonnage_server::fuzz_entry::routes;
 use tonnage_tests::client::{Answer, Client, whole};
 use tonnage_tests::registry::TestRegistry;
 
+use crate::repositories::delete_repository;
 use crate::{MANIFEST, content, sha256};
 
 /// The repository that exists, and one of the same length that does not.
@@ -519,6 +520,42 @@ async fn tags_are_protected() {
         seen_by_other.insert(seen);
     }
     assert_eq!(seen_by_other.len(), 1);
+}
+
+/// Guards: a token is for the repository that it was issued for, and not for a later one of the same name. One that was
+/// issued before there was a repository is for the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_for_one_repository() {
+    let guarded = Guarded::start().await;
+    let path = "/token?scope=repository:team/app:pull,push";
+    let token = async || {
+        let answer = guarded
+            .send(("pusher", "right"), "GET", path, b"")
+            .await
+            .expect(200);
+        format!("Bearer {}", answer.json()["token"].as_str().unwrap())
+    };
+    let pull = async |bearer: &str| {
+        let manifest = format!("/v2/{THERE}/manifests/latest");
+        guarded.send_with(bearer, "GET", &manifest, b"").await
+    };
+    let before = token().await;
+    guarded.push(THERE).await;
+    pull(&before).await.expect(200);
+    let first = token().await;
+    pull(&first).await.expect(200);
+    delete_repository(&guarded.registry.store, THERE)
+        .await
+        .unwrap();
+    pull(&first).await.expect(401);
+    guarded.push(THERE).await;
+    let refused = pull(&first).await.expect(401);
+    assert!(
+        refused
+            .header("www-authenticate")
+            .contains("scope=\"repository:team/app:pull\"")
+    );
+    pull(&token().await).await.expect(200);
 }
 
 /// Guards: an upload is continued, asked about and cancelled only by who began it, although others may push to the

@@ -17,7 +17,10 @@ async fn ask<O: Operation>(store: &Store, operation: O) -> Result<O::Answer, Adm
     Ok(O::answer(answer).expect("the answer to this operation"))
 }
 
-async fn delete_repository(store: &Store, name: &str) -> Result<RepositoryContent, AdminError> {
+pub(crate) async fn delete_repository(
+    store: &Store,
+    name: &str,
+) -> Result<RepositoryContent, AdminError> {
     let repository = name.to_owned();
     let dry_run = false;
     ask(

@@ -34,7 +34,7 @@ pub use self::policy::{
     See, Untag, Verdict,
 };
 pub use self::rules::{AccessRules, Reason, Right, Subject};
-pub use self::tokens::{IssuedToken, Scope, TokenScope};
+pub use self::tokens::{InvalidScope, IssuedToken, Scope, TokenScope};
 pub use self::users::{InvalidUserName, OwnUsers, UserEntry, UserName};
 use crate::oci::RepositoryName;
 pub use crate::transport::front_end::ConnectionFacts;
@@ -126,6 +126,11 @@ impl Gate {
         decision.wait().await?
     }
 
+    /// Returns the refusal of a request that needs other credentials for `permission`.
+    pub fn challenge(&self, permission: Permission<'_>) -> Refused {
+        Refused::Unauthenticated(self.authenticator.challenge(permission))
+    }
+
     /// Asks the policy whether it would grant `action`.
     pub async fn grants(&self, requester: &Requester, action: &impl Action) -> bool {
         let verdict = self.policy.decide(&requester.caller, action.permission());
@@ -145,10 +150,7 @@ impl Gate {
                 action,
                 requester: requester.clone(),
             }),
-            Verdict::Unauthenticated => {
-                let challenge = self.authenticator.challenge(action.permission());
-                Err(Refused::Unauthenticated(challenge))
-            }
+            Verdict::Unauthenticated => Err(self.challenge(action.permission())),
             Verdict::Denied => Err(Refused::Denied),
             Verdict::Unavailable => Err(Refused::Unavailable),
         }

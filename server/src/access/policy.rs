@@ -28,6 +28,21 @@ pub enum Permission<'a> {
     Untag(&'a RepositoryName, &'a Tag),
 }
 
+impl Permission<'_> {
+    /// Returns the repository that it is about.
+    pub fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Ping | Self::ListRepositories => None,
+            Self::See(name)
+            | Self::Pull(name)
+            | Self::Push(name)
+            | Self::Delete(name)
+            | Self::Overwrite(name, _)
+            | Self::Untag(name, _) => Some(name),
+        }
+    }
+}
+
 /// A policy's decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

@@ -130,6 +130,10 @@ impl SnapshotRepository {
 }
 
 impl RepositoryView for SnapshotRepository {
+    fn incarnation(&self) -> u64 {
+        self.id.0
+    }
+
     fn tag<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<Digest>>> {
         self.read(|repository| {
             let found = repository.tag(tag)?;

@@ -2,7 +2,7 @@
 
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, ListRepositories, Pull};
-use crate::oci::Page;
+use crate::oci::{Page, RepositoryName};
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,13 @@ impl Registry {
         }
         let tags = found.tags(page.last.as_deref(), page.limit + 1).await?;
         Ok(Listing::of(tags, page.limit))
+    }
+
+    /// Returns a number that no other repository ever has, also not a later one of this name; `None` if there is none.
+    /// It must reach only those who may know of the repository.
+    pub(crate) async fn incarnation(&self, name: &RepositoryName) -> Result<Option<u64>> {
+        let found = self.view().await?.repository(name.as_str()).await?;
+        Ok(found.map(|repository| repository.incarnation()))
     }
 
     /// Lists the names of all repositories.

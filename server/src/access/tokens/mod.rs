@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use self::keys::SigningKeys;
-pub use self::scope::{Scope, TokenScope};
+pub use self::scope::{InvalidScope, Scope, TokenScope};
 use super::AccessError;
 
 /// How long a token is valid. Clients ask for another one in time.

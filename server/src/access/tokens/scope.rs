@@ -24,6 +24,10 @@ pub struct Scope {
     pub name: String,
     /// The actions.
     pub actions: Vec<String>,
+    /// The repository of that name for which a token was issued; `None` if there was none. A token is not for a later
+    /// repository of the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<u64>,
 }
 
 /// The error that a text is not a scope.
@@ -48,6 +52,7 @@ impl FromStr for Scope {
             kind: kind.to_owned(),
             name: name.to_owned(),
             actions: actions.take(ACTIONS_MAX).map(str::to_owned).collect(),
+            incarnation: None,
         })
     }
 }
@@ -78,6 +83,7 @@ impl Scope {
             kind: kind.to_owned(),
             name: name.to_owned(),
             actions: actions.iter().map(ToString::to_string).collect(),
+            incarnation: None,
         })
     }
 
@@ -118,6 +124,13 @@ pub struct TokenScope(Vec<Scope>);
 impl TokenScope {
     pub(super) fn new(scopes: Vec<Scope>) -> Self {
         Self(scopes)
+    }
+
+    /// Returns the repository of this name for which the token was issued; `None` if it is for any.
+    pub(crate) fn incarnation(&self, name: &RepositoryName) -> Option<u64> {
+        let mut scopes = self.0.iter();
+        let found = scopes.find(|scope| scope.kind == "repository" && scope.name == name.as_str());
+        found.and_then(|scope| scope.incarnation)
     }
 
     /// Returns whether the token is for this permission.

@@ -13,7 +13,7 @@ use tonnage_engine::vocabulary::ClientId;
 
 use super::locations::Locations;
 use super::manifest_memory::ManifestMemory;
-use crate::access::{Action, Authorized, Gate, Refused, Requester, TokenIssuer};
+use crate::access::{Action, Authorized, Gate, Permission, Refused, Requester, TokenIssuer};
 use crate::clock::RunningClock;
 use crate::registry::Registry;
 use crate::registry::ports::{HeldMemory, ReadAccount};
@@ -60,7 +60,29 @@ impl RequestContext<'_> {
     }
 
     pub(super) async fn authorize<A: Action>(&self, action: A) -> Result<Authorized<A>, Refused> {
-        self.state.gate.authorize(&self.requester, action).await
+        let authorized = self.state.gate.authorize(&self.requester, action).await?;
+        self.require_incarnation(authorized.action().permission())
+            .await?;
+        Ok(authorized)
+    }
+
+    /// Refuses a token that was issued for an earlier repository of the same name.
+    async fn require_incarnation(&self, permission: Permission<'_>) -> Result<(), Refused> {
+        let Some(name) = permission.repository() else {
+            return Ok(());
+        };
+        let scope = self.requester.caller.scope.as_ref();
+        let Some(expected) = scope.and_then(|scope| scope.incarnation(name)) else {
+            return Ok(());
+        };
+        match self.registry().incarnation(name).await {
+            Ok(Some(found)) if found == expected => Ok(()),
+            Ok(_) => Err(self.state.gate.challenge(permission)),
+            Err(error) => {
+                tracing::error!(%error, "the repository of a token could not be looked up");
+                Err(Refused::Unavailable)
+            }
+        }
     }
 
     /// Returns whether an action would be granted, for what is left out of an answer otherwise.

@@ -13,7 +13,9 @@ use time::format_description::well_known::Rfc3339;
 use super::context::RequestContext;
 use super::error::Failure;
 use super::reply::{self, Reply};
-use crate::access::{Caller, Challenge, IssuedToken, Refused, Scope, TOKEN_PATH, TokenIssuer};
+use crate::access::{
+    Caller, Challenge, InvalidScope, IssuedToken, Refused, Scope, TOKEN_PATH, TokenIssuer,
+};
 use crate::frontends::error_body::JSON;
 use crate::oci::Code;
 use crate::registry::{Error, Source as _};
@@ -40,7 +42,7 @@ pub(super) async fn handle(context: RequestContext<'_>) -> Reply {
     let caller = &context.requester.caller;
     let scopes: Vec<_> = query::all(context.head, "scope").collect();
     let wanted = scopes.iter().flat_map(|text| text.split(' '));
-    let issued = issue(&issuer, caller, wanted)?;
+    let issued = issue(&context, &issuer, caller, wanted).await?;
     answer(&issued, false)
 }
 
@@ -63,11 +65,12 @@ async fn by_form(context: RequestContext<'_>, issuer: &TokenIssuer) -> Reply {
     let client = context.client.connection().client;
     let caller = issuer.log_in(client, field("username"), field("password"));
     let caller = caller.await?.ok_or_else(refused)?;
-    let issued = issue(issuer, &caller, field("scope").split(' '))?;
+    let issued = issue(&context, issuer, &caller, field("scope").split(' ')).await?;
     answer(&issued, true)
 }
 
-fn issue<'a>(
+async fn issue<'a>(
+    context: &RequestContext<'_>,
     issuer: &TokenIssuer,
     caller: &Caller,
     wanted: impl Iterator<Item = &'a str>,
@@ -76,18 +79,22 @@ fn issue<'a>(
     if caller.scope.is_some() {
         return Err(refused().into());
     }
-    let wanted = wanted.filter(|text| !text.is_empty()).take(SCOPES_MAX + 1);
-    let scopes = wanted.map(|text| {
-        text.parse::<Scope>()
-            .map_err(|error| invalid(&error.to_string()))
-    });
-    let scopes = scopes.collect::<Result<Vec<_>, _>>()?;
-    if scopes.len() > SCOPES_MAX {
-        return Err(invalid("too many scopes"));
+    let mut scopes = Vec::new();
+    for text in wanted.filter(|text| !text.is_empty()) {
+        if scopes.len() == SCOPES_MAX {
+            return Err(invalid("too many scopes"));
+        }
+        let mut scope: Scope = text
+            .parse()
+            .map_err(|error: InvalidScope| invalid(&error.to_string()))?;
+        // What does not exist yet, or never can, has none.
+        if let Ok(name) = scope.name.parse() {
+            scope.incarnation = context.registry().incarnation(&name).await?;
+        }
+        scopes.push(scope);
     }
-    issuer
-        .issue(caller, scopes)
-        .map_err(|error| Error::internal(error).into())
+    let issued = issuer.issue(caller, scopes);
+    issued.map_err(|error| Error::internal(error).into())
 }
 
 /// Builds the answer. The form's answer must have the scope, because it may be less than what was asked for.

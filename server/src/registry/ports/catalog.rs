@@ -92,6 +92,9 @@ pub trait View: Send + Sync + Debug {
 ///
 /// Those of [`View`].
 pub trait RepositoryView: Send + Sync + Debug {
+    /// Returns a number that no other repository ever has, also not a later one of the same name.
+    fn incarnation(&self) -> u64;
+
     /// Returns what a tag points at.
     fn tag<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<Digest>>>;
 
