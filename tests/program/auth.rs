@@ -57,6 +57,17 @@ fn users_are_known_at_once() {
     let post = "POST /v2/a/blobs/uploads/";
     assert_eq!(status(&server, post, &basic("admin", &admin)), 202);
 
+    let smoke = |name: &str, password: &str| {
+        let mut command = tonnage(&["smoke", &server.url, "--size", "1 MiB", "--strict"]);
+        command
+            .args(["--username", name])
+            .env("TONNAGE_SMOKE_PASSWORD", password);
+        run(&mut command)
+    };
+    let (code, stdout, stderr) = smoke("admin", &admin);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let (code, stdout, stderr) = smoke("admin", "wrong");
+    assert!(code != 0 && stdout.contains("401"), "{stdout}{stderr}");
     let (code, _, stderr) = with_password(&["user", "add", "alice"], &data, "correct horse");
     assert_eq!(code, 0, "{stderr}");
     let alice = basic("alice", "correct horse");

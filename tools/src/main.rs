@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod exit;
 mod failure;
+mod input;
 mod inspect;
 mod logging;
 mod online;

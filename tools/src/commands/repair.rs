@@ -2,26 +2,22 @@
 //!
 //! Owns: the options about the other registry, the text and JSON forms. Refuses: the repair
 //! itself, which the server does, or this process on a closed store.
-//!
-//! Invariant: a password comes from standard input or from a variable, never from the command line, which others see.
 
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tonnage_server::admin::{GetRepair, PlanRepair, PlannedRepair, RepairedStore, StartRepair};
 use tonnage_server::outgoing::{RegistryAddress, RegistryCredentials, Secret};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::input;
 use crate::output;
 use crate::target::{Target, TargetArguments};
-use crate::units::{format_about, format_size, parse_size};
+use crate::units::{format_about, parse_size};
 use crate::waiting::{Ended, run_job};
 
 /// The variable with the password.
 const PASSWORD: &str = "TONNAGE_REPAIR_PASSWORD";
-/// Largest password or file of certificates.
-const INPUT_BYTES_MAX: u64 = 128 << 10;
 
 /// Arguments of `repair`.
 #[derive(Debug, clap::Args)]
@@ -57,7 +53,11 @@ pub(crate) fn run(arguments: &RepairArguments) -> Result<Exit, Failure> {
     let start = StartRepair {
         from: arguments.from.clone(),
         credentials: credentials(arguments)?,
-        authorities: arguments.ca.as_deref().map(read_authorities).transpose()?,
+        authorities: arguments
+            .ca
+            .as_deref()
+            .map(input::authorities)
+            .transpose()?,
         bytes_per_second: arguments.rate.unwrap_or_default(),
     };
     if arguments.dry_run {
@@ -88,40 +88,9 @@ fn credentials(arguments: &RepairArguments) -> Result<Option<RegistryCredentials
     let Some(username) = arguments.username.clone() else {
         return Ok(None);
     };
-    let password = if arguments.password_stdin {
-        let text = read_text(io::stdin().lock());
-        let text = text.map_err(|why| usage(format!("the password cannot be read: {why}")))?;
-        text.trim_end_matches(['\r', '\n']).to_owned()
-    } else {
-        std::env::var(PASSWORD).unwrap_or_default()
-    };
-    if password.is_empty() {
-        let what = format!("there is no password for {username}");
-        return Err(usage(what).hint(format!("set {PASSWORD}, or use --password-stdin")));
-    }
+    let password = input::password_of(&username, arguments.password_stdin, PASSWORD)?;
     let password = Secret::new(password);
     Ok(Some(RegistryCredentials { username, password }))
-}
-
-fn read_authorities(path: &Path) -> Result<String, Failure> {
-    let text = std::fs::File::open(path).and_then(read_text);
-    let at = path.display();
-    text.map_err(|why| usage(format!("--ca {at} cannot be read: {why}")))
-}
-
-/// Reads all of a text, which may have [`INPUT_BYTES_MAX`] bytes.
-fn read_text(source: impl io::Read) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    source.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > INPUT_BYTES_MAX {
-        let what = format!("it has more than {}", format_size(INPUT_BYTES_MAX));
-        return Err(io::Error::other(what));
-    }
-    String::from_utf8(bytes).map_err(io::Error::other)
-}
-
-fn usage(what: String) -> Failure {
-    Failure::new(Exit::Usage, what)
 }
 
 fn print_plan(arguments: &RepairArguments, plan: &PlannedRepair) -> Result<Exit, Failure> {

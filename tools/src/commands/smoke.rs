@@ -1,20 +1,26 @@
 //! `tonnage smoke`: tests whether a registry works, and how fast, without another client.
 //!
 //! Owns: arguments and the summary.
-//! Refuses: credentials, which it does not support.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
 use serde::Serialize;
 use tonnage_server::tls;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::input;
 use crate::output;
 use crate::runtime::command_runtime;
 use crate::smoke::{self, Recorder, SmokeOptions, Step, Verdict};
 use crate::units;
+
+/// The variable with the password.
+const PASSWORD: &str = "TONNAGE_SMOKE_PASSWORD";
 
 /// Arguments of `smoke`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +31,8 @@ pub(crate) struct Smoke {
     /// File with certificates of authorities to trust besides the system's, in PEM form
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    #[command(flatten)]
+    login: Login,
     /// Size of the large layer
     #[arg(long, default_value = "64 MiB", value_parser = size)]
     size: u64,
@@ -46,6 +54,17 @@ pub(crate) struct Smoke {
     /// Print the result as JSON, at the end
     #[arg(long)]
     json: bool,
+}
+
+/// Who pushes and pulls.
+#[derive(Debug, clap::Args)]
+struct Login {
+    /// User name; the password is in the variable `TONNAGE_SMOKE_PASSWORD`, or see --password-stdin
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -82,6 +101,7 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
     let url = base_of(&arguments.url)?;
     let options = SmokeOptions {
         tls: trusted(arguments, url.starts_with("https:"))?,
+        authorization: authorization(&arguments.login)?,
         url,
         repository: repository.unwrap_or_else(|| format!("tonnage-smoke/{seed:016x}")),
         seed,
@@ -100,15 +120,26 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
     }
 }
 
+/// Returns the header with the credentials.
+fn authorization(login: &Login) -> Result<Option<HeaderValue>, Failure> {
+    let Some(username) = &login.username else {
+        return Ok(None);
+    };
+    let password = input::password_of(username, login.password_stdin, PASSWORD)?;
+    let encoded = STANDARD.encode(format!("{username}:{password}"));
+    let mut value = HeaderValue::try_from(format!("Basic {encoded}"))
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
 /// Returns what is trusted.
 fn trusted(arguments: &Smoke, required: bool) -> Result<rustls::ClientConfig, Failure> {
-    let authorities = arguments.ca.as_ref().map(|path| {
-        std::fs::read_to_string(path).map_err(|error| {
-            let what = format!("{} cannot be read: {error}", path.display());
-            Failure::new(Exit::Usage, what)
-        })
-    });
-    let authorities = authorities.transpose()?;
+    let authorities = arguments
+        .ca
+        .as_deref()
+        .map(input::authorities)
+        .transpose()?;
     tls::client_config(authorities.as_deref(), required)
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))
 }

@@ -1,9 +1,7 @@
 //! `tonnage user`: users of a registry with access control.
 //!
-//! Owns: the forms of the commands, and how a password is read. A running server knows a change at once, because it
+//! Owns: the forms of the commands. A running server knows a change at once, because it
 //! reads the same file. Refuses: the file (`tonnage_server::access`).
-
-use std::io::{self, IsTerminal as _, Read as _};
 
 use serde::Serialize;
 use tonnage_server::access::{OwnUsers, UserName};
@@ -12,11 +10,9 @@ use crate::config;
 use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::input;
 use crate::output;
 use crate::serve::access_failure;
-
-/// Longest line that is read as a password.
-const PASSWORD_READ_MAX: u64 = 4096;
 
 /// Commands for users.
 #[derive(Debug, clap::Subcommand)]
@@ -189,29 +185,10 @@ fn unknown(name: &str) -> Failure {
 }
 
 impl PasswordArguments {
-    /// Reads a password: twice from the terminal, or a line of standard input.
     fn read(&self) -> Result<String, Failure> {
-        let failed = |error: io::Error| {
-            Failure::new(Exit::Usage, format!("the password cannot be read: {error}"))
-        };
         if self.password_stdin {
-            let mut text = String::new();
-            let mut input = io::stdin().take(PASSWORD_READ_MAX);
-            input.read_to_string(&mut text).map_err(failed)?;
-            return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
+            return input::password_from_stdin();
         }
-        if !io::stdin().is_terminal() {
-            let what = "there is no terminal to ask for the password";
-            return Err(Failure::new(Exit::Usage, what)
-                .hint("write it to standard input, with --password-stdin"));
-        }
-        let password = rpassword::prompt_password("Password: ").map_err(failed)?;
-        if rpassword::prompt_password("Again: ").map_err(failed)? != password {
-            return Err(Failure::new(
-                Exit::Usage,
-                "the two passwords differ; nothing was changed",
-            ));
-        }
-        Ok(password)
+        input::new_password()
     }
 }

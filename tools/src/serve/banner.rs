@@ -124,10 +124,13 @@ impl Started<'_> {
         };
         note("next:");
         let here = reachable(self.address);
+        let user = match self.access {
+            Some(_) => " --username NAME",
+            None => "",
+        };
+        note(&format!("  tonnage smoke {scheme}://{here}{ca}{user}"));
         if self.access.is_some() {
             note(&format!("  podman login {}{at}", flag("")));
-        } else {
-            note(&format!("  tonnage smoke {scheme}://{here}{ca}"));
         }
         note(&format!(
             "  skopeo copy {}docker://docker.io/library/alpine docker://{at}/alpine:latest",

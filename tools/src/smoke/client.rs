@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{HeaderName, LOCATION};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::header::{AUTHORIZATION, HeaderName, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -85,17 +85,19 @@ impl Body for Upload {
 pub(crate) struct Registry {
     client: Client<HttpsConnector<HttpConnector>, Upload>,
     base: String,
+    authorization: Option<HeaderValue>,
     meter: Meter,
 }
 
 impl Registry {
     /// Creates a client for `base`, `http://host:port` or `https://host:port`. It connects at the first request.
-    pub(crate) fn new(base: String, tls: ClientConfig) -> Self {
+    pub(crate) fn new(base: String, tls: ClientConfig, authorization: Option<HeaderValue>) -> Self {
         let connector = https_connector(tls, HttpConnector::new());
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Self {
             client,
             base,
+            authorization,
             meter: Meter::default(),
         }
     }
@@ -146,6 +148,12 @@ impl Registry {
         let mut request = Request::builder().method(method).uri(&uri);
         for (name, value) in headers {
             request = request.header(name, value);
+        }
+        // Another server, to which a location may lead, gets no credentials.
+        if let Some(authorization) = &self.authorization
+            && uri.starts_with(&format!("{}/", self.base))
+        {
+            request = request.header(AUTHORIZATION, authorization);
         }
         let request = request
             .body(body)

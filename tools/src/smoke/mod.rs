@@ -11,6 +11,7 @@ mod steps;
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use rustls::ClientConfig;
 
 use client::Registry;
@@ -35,6 +36,8 @@ pub(crate) struct SmokeOptions {
     pub(crate) url: String,
     /// What is trusted.
     pub(crate) tls: ClientConfig,
+    /// Credentials, for every request to the registry.
+    pub(crate) authorization: Option<HeaderValue>,
     /// The repository to which it pushes.
     pub(crate) repository: String,
     /// Determines every byte of the content.
@@ -53,7 +56,11 @@ pub(crate) struct SmokeOptions {
 
 /// Runs all steps.
 pub(crate) async fn run(options: &SmokeOptions) -> Recorder {
-    let registry = Registry::new(options.url.clone(), options.tls.clone());
+    let registry = Registry::new(
+        options.url.clone(),
+        options.tls.clone(),
+        options.authorization.clone(),
+    );
     let mut recorder = Recorder::new(
         registry.meter().clone(),
         options.stall_timeout,
