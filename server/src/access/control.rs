@@ -83,27 +83,25 @@ impl AccessControl {
             rules.as_ref().map(Arc::downgrade),
             Arc::downgrade(&tokens),
         );
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(LOOK).await;
-                let Some(passwords) = looked_at.0.upgrade() else {
-                    return;
-                };
-                let rules = looked_at.1.as_ref().and_then(Weak::upgrade);
-                let tokens = looked_at.2.upgrade();
-                let looking = tokio::task::spawn_blocking(move || {
-                    passwords.users().reload();
-                    if let Some(rules) = rules {
-                        rules.reload();
-                    }
-                    if let Some(Err(error)) = tokens.map(|tokens| tokens.rotate()) {
-                        tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
-                    }
-                });
-                // A panic is reported by the panic hook, and the next look is another attempt.
-                looking.await.unwrap_or_default();
+        // A thread of its own, because it waits for a disk, and a limit on threads that is reached later must not end
+        // it.
+        let thread = std::thread::Builder::new().name("tonnage-access".to_owned());
+        let looking = move || {
+            while let (Some(passwords), Some(tokens)) =
+                (looked_at.0.upgrade(), looked_at.2.upgrade())
+            {
+                passwords.users().reload();
+                if let Some(rules) = looked_at.1.as_ref().and_then(Weak::upgrade) {
+                    rules.reload();
+                }
+                if let Err(error) = tokens.rotate() {
+                    tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
+                }
+                drop((passwords, tokens));
+                std::thread::sleep(LOOK);
             }
-        });
+        };
+        thread.spawn(looking).map_err(AccessError::Thread)?;
         let policy = Arc::new(RulePolicy {
             rules,
             none: Arc::default(),

@@ -35,6 +35,9 @@ pub enum AccessError {
     /// A name is not allowed.
     #[error(transparent)]
     Name(#[from] InvalidUserName),
+    /// A thread cannot be started.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
     /// A token could not be signed.
     #[error("a token cannot be signed: {0}")]
     Token(String),

@@ -53,6 +53,9 @@ pub enum ServeError {
         /// Why not.
         source: io::Error,
     },
+    /// A thread cannot be started.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
     /// The runtime ended a listener's task.
     #[error("the task of a listener ended early: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -152,7 +155,9 @@ impl Bound {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let clock = RunningClock::start();
+        let serving = Arc::new(());
         if let Some(tls) = &self.options.tls {
+            tls.keep_current(&serving).map_err(ServeError::Thread)?;
             collectors.push(Box::new(tls.clone()));
         }
         let metrics = Arc::new(Metrics::new(collectors));
@@ -195,16 +200,8 @@ impl Bound {
             connections_max,
             drain: self.options.drain,
         };
-        let renewal = async {
-            match &self.options.tls {
-                Some(tls) => tls.keep_current().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = listening.serve(OciFrontEnd(api), shutdown) => {}
-            () = renewal => {}
-        }
+        listening.serve(OciFrontEnd(api), shutdown).await;
+        drop(serving);
         // A push whose connection was closed saves what it received, so the store must stay open until then.
         requests.close();
         if let Err(_late) = clock.timeout(CUT_REQUESTS_MAX, requests.wait()).await {

@@ -1,45 +1,58 @@
 //! Replaces the certificate of a listener while it serves.
 //!
-//! Owns: when the source is looked at, and the log of what came of it. The files are read and compared, not watched:
-//! notifications do not exist on every file system, and miss a folder that a link replaces.
+//! Owns: the thread that looks at the source, and the log of what came of it. The files are read and compared, not
+//! watched: notifications do not exist on every file system, and miss a folder that a link replaces.
+//!
+//! It is a thread of its own, started with the server, because it waits for a disk, and a limit on threads that is
+//! reached later must not end it.
 
-use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::server::ServerTls;
 
+/// Interval of looks whether the listener still exists.
+const LOOK: Duration = Duration::from_secs(1);
+
 impl ServerTls {
-    /// Shows what the source has, from time to time, forever. What cannot be used is logged once, and the last good
-    /// certificate stays.
-    pub(crate) async fn keep_current(&self) -> ! {
-        let mut logged = None;
-        loop {
-            tokio::time::sleep(self.source().interval()).await;
-            let this = self.clone();
-            let renewed = off_worker(move || this.renew().map_err(|error| error.to_string())).await;
-            match renewed {
-                Some(Ok(true)) => {
-                    let expires_unix_s = self.expires_unix_s();
-                    tracing::info!(expires_unix_s, "new connections get another certificate");
-                    logged = None;
+    /// Starts the thread that shows what the source has, from time to time, as long as `guard` exists. What cannot be
+    /// used is logged once, and the last good certificate stays.
+    pub(crate) fn keep_current(&self, guard: &Arc<()>) -> io::Result<()> {
+        let (this, guard) = (self.clone(), Arc::downgrade(guard));
+        let thread = std::thread::Builder::new().name("tonnage-tls".to_owned());
+        let keeping = move || {
+            let (mut last, mut logged) = (Instant::now(), None::<String>);
+            while guard.strong_count() > 0 {
+                std::thread::sleep(LOOK);
+                if last.elapsed() >= this.source().interval() {
+                    logged = this.look(logged.as_deref());
+                    last = Instant::now();
                 }
-                Some(Ok(false)) => logged = None,
-                Some(Err(why)) if logged.as_ref() != Some(&why) => {
+            }
+        };
+        thread.spawn(keeping).map(drop)
+    }
+
+    /// Looks at the source once. Returns why it cannot be used.
+    fn look(&self, logged: Option<&str>) -> Option<String> {
+        match self.renew() {
+            Ok(true) => {
+                let expires_unix_s = self.expires_unix_s();
+                tracing::info!(expires_unix_s, "new connections get another certificate");
+                None
+            }
+            Ok(false) => None,
+            Err(error) => {
+                let why = error.to_string();
+                if logged != Some(&why) {
                     tracing::error!(
                         why,
                         "the certificate could not be replaced; the last one stays in use"
                     );
-                    logged = Some(why);
                 }
-                Some(Err(_)) | None => {}
+                Some(why)
             }
         }
     }
-}
-
-/// Runs what may wait for a disk. Returns `None` if it panics, which the panic hook reports.
-fn off_worker<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> impl Future<Output = Option<T>> {
-    let task = tokio::task::spawn_blocking(work);
-    async { task.await.ok() }
 }

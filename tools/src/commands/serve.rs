@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
     };
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let workers = config.worker_threads.unwrap_or_else(cores);
-    threads::check(workers)?;
+    threads::check(workers, options.guard.threads())?;
     logging::start(config.log_level, json)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)

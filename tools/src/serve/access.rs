@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tonnage_server::access::{AccessControl, AccessError, AccessOptions, OwnUsers};
 
+use super::threads;
 use crate::config::options::AuthConfig;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -80,12 +81,18 @@ fn random_password() -> Option<String> {
 
 /// Returns the failure of access control.
 pub(crate) fn failure(error: &AccessError) -> Failure {
+    if let AccessError::Thread(_) = error {
+        return threads::of_threads(error.to_string());
+    }
     let exit = match error {
         AccessError::Unusable { .. }
         | AccessError::Password
         | AccessError::UserExists(_)
         | AccessError::Name(_) => Exit::Usage,
-        AccessError::File { .. } | AccessError::Randomness | AccessError::Token(_) => Exit::Disk,
+        AccessError::File { .. }
+        | AccessError::Randomness
+        | AccessError::Thread(_)
+        | AccessError::Token(_) => Exit::Disk,
     };
     Failure::new(exit, error.to_string())
 }

@@ -25,6 +25,11 @@ pub(crate) struct GuardOptions {
 }
 
 impl GuardOptions {
+    /// Returns how many threads it needs at least: one for the certificate, two for users and their passwords.
+    pub(crate) fn threads(&self) -> usize {
+        usize::from(self.tls.is_some()) + 2 * usize::from(self.auth.enabled)
+    }
+
     /// Reads the certificate of somebody else, if there is one.
     pub(super) fn read_certificate(&self) -> Result<Option<ServerTls>, Failure> {
         match &self.tls {

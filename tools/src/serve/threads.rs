@@ -13,9 +13,10 @@ use crate::failure::Failure;
 /// manifests, one for the log.
 const BESIDE_WORKERS: usize = 10;
 
-/// Fails if a server with `workers` threads for requests cannot start all threads that it needs.
-pub(crate) fn check(workers: usize) -> Result<(), Failure> {
-    let needed = workers + BESIDE_WORKERS;
+/// Fails if a server with `workers` threads for requests, and `more` for encryption and access control, cannot start
+/// all threads that it needs.
+pub(crate) fn check(workers: usize, more: usize) -> Result<(), Failure> {
+    let needed = workers + BESIDE_WORKERS + more;
     let (started, refused) = start(needed);
     let Some(refused) = refused else {
         return Ok(());
@@ -62,7 +63,7 @@ mod tests {
     /// Guards: the check passes if enough threads can be started.
     #[test]
     fn threads_that_can_be_had_are_enough() {
-        assert!(check(2).is_ok());
+        assert!(check(2, 0).is_ok());
         assert_eq!(start(3).0, 3);
     }
 }

@@ -10,11 +10,13 @@
 //! is not begun.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tonnage_engine::io::Workers;
 
 /// Comparisons of a client that wait.
 const CLIENT_MAX: usize = 4;
@@ -29,6 +31,8 @@ pub(super) struct Busy;
 #[derive(Debug)]
 pub(super) struct Comparisons {
     bound: usize,
+    /// Threads of its own, so that a limit on threads that is reached later does not matter.
+    workers: Workers,
     state: Mutex<State>,
 }
 
@@ -60,12 +64,14 @@ impl std::fmt::Debug for Waiting {
 }
 
 impl Comparisons {
-    /// Creates a queue of which `bound` run at a time.
-    pub(super) fn new(bound: usize) -> Arc<Self> {
-        Arc::new(Self {
-            bound: bound.max(1),
+    /// Creates a queue of which `bound` run at a time, and starts as many threads.
+    pub(super) fn start(bound: usize) -> io::Result<Arc<Self>> {
+        let bound = bound.max(1);
+        Ok(Arc::new(Self {
+            bound,
+            workers: Workers::start("tonnage-login", bound, bound)?,
             state: Mutex::default(),
-        })
+        }))
     }
 
     /// Runs a comparison off the async workers when it is the turn of `client`. Returns what it found; false if it
@@ -92,7 +98,7 @@ impl Comparisons {
             if state.running < self.bound {
                 state.running += 1;
                 let this = Arc::clone(self);
-                drop(tokio::task::spawn_blocking(move || this.work()));
+                self.workers.submit(0, move || this.work());
             }
         }
         Ok(found.await.unwrap_or(false))
@@ -170,11 +176,16 @@ mod tests {
     /// what waits. What nobody waits for any more is not begun, and never more than the bound run.
     #[tokio::test]
     async fn comparisons_take_turns() {
-        let queue = Comparisons::new(1);
+        let queue = Comparisons::start(1).unwrap();
         let (open, gate) = mpsc::channel::<()>();
-        let first = queue.run(client(0), false, move || gate.recv().is_err());
+        let (begin, begun) = mpsc::channel();
+        let first = queue.run(client(0), false, move || {
+            begin.send(()).unwrap();
+            gate.recv().is_err()
+        });
         let mut first = Box::pin(first);
         assert!(first.as_mut().now_or_never().is_none());
+        begun.recv().unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let running = Arc::new(AtomicUsize::new(0));
         let queued = |number: u8, is_known: bool| {
@@ -207,8 +218,8 @@ mod tests {
             assert_eq!(compared.await, Ok(true));
         }
         let expected = [
-            (1, true),
             (1, false),
+            (1, true),
             (2, false),
             (3, false),
             (1, false),

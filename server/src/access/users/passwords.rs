@@ -58,7 +58,7 @@ impl Passwords {
             right: Mutex::default(),
             secret,
             clock: RunningClock::start(),
-            comparisons: Comparisons::new(processors / 2),
+            comparisons: Comparisons::start(processors / 2).map_err(AccessError::Thread)?,
             known: Mutex::default(),
         })
     }
