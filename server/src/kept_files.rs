@@ -8,7 +8,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
 /// Who may read a file: everyone, or only its owner.
@@ -27,15 +27,16 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
 pub(crate) fn lock(path: &Path) -> io::Result<File> {
     let directory = parent(path);
     create_directory(directory)?;
-    let place = directory.join("lock");
     let mut options = OpenOptions::new();
     options
         .write(true)
         .create(true)
         .truncate(false)
         .mode(SECRET);
-    let lock = options.open(&place)?;
-    give_to_owner_of(directory, &place)?;
+    // The owner of the directory may have put a link to a file of root there.
+    let options = options.custom_flags(nofollow());
+    let lock = options.open(directory.join("lock"))?;
+    give_to_owner_of(directory, &lock)?;
     lock.lock()?;
     Ok(lock)
 }
@@ -53,7 +54,7 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(mode).open(&new)?;
     file.write_all(content)?;
-    give_to_owner_of(directory, &new)?;
+    give_to_owner_of(directory, &file)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
     sync(directory)
@@ -71,23 +72,30 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         created => created?,
     }
-    give_to_owner_of(above, path)?;
+    let mut options = OpenOptions::new();
+    let made = options.read(true).custom_flags(nofollow()).open(path)?;
+    give_to_owner_of(above, &made)?;
     sync(above)
 }
 
-/// Gives what root made to the owner of the directory that it is in. Others can make it for themselves only.
-fn give_to_owner_of(directory: &Path, path: &Path) -> io::Result<()> {
-    let (owner, made) = (fs::metadata(directory)?, fs::metadata(path)?);
-    if made.uid() == owner.uid() {
+/// Gives what root made to the owner of the directory that it is in. Others make files for themselves, and may use a
+/// directory that belongs to root.
+fn give_to_owner_of(directory: &Path, made: &File) -> io::Result<()> {
+    let (owner, found) = (fs::metadata(directory)?, made.metadata()?);
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root || found.uid() == owner.uid() {
         return Ok(());
     }
-    chown(path, Some(owner.uid()), Some(owner.gid())).map_err(|error| {
-        let what = format!(
-            "it would not belong to the owner of {} ({error}); run this as that user",
-            directory.display()
-        );
-        io::Error::new(error.kind(), what)
-    })
+    // A file with another name elsewhere is not one that was made here.
+    if found.is_file() && found.nlink() > 1 {
+        return Err(io::Error::other("it has several names; remove it"));
+    }
+    fchown(made, Some(owner.uid()), Some(owner.gid()))
+}
+
+/// Returns the flag by which an open fails at a link.
+fn nofollow() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
 }
 
 fn sync(directory: &Path) -> io::Result<()> {
@@ -104,7 +112,7 @@ fn parent(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
     use super::*;
 
@@ -118,6 +126,16 @@ mod tests {
         // Only root may give files away.
         let other = chown(&above, Some(65_534), Some(65_534)).is_ok();
         let path = above.join("made/deep/file");
+        // A link to a file of somebody else is not followed.
+        let elsewhere = directory.path().join("elsewhere");
+        fs::write(&elsewhere, "").unwrap();
+        fs::create_dir(above.join("linked")).unwrap();
+        symlink(&elsewhere, above.join("linked/lock")).unwrap();
+        lock(&above.join("linked/file")).unwrap_err();
+        assert_eq!(
+            fs::metadata(&elsewhere).unwrap().uid(),
+            rustix::process::geteuid().as_raw()
+        );
         assert!(read_if_there(&path).unwrap().is_none());
         replace(&path, b"one", SECRET).unwrap();
         fs::write(path.with_extension("new"), "half").unwrap();

@@ -47,7 +47,7 @@ async fn a_run_that_is_cut_fails_its_lookups_alone() {
         .get_manifest("tag")
         .await;
     asked.unwrap().expect(500);
-    let log = server.log();
+    let log = server.log_with(&names[0]);
     let line = log.lines().find(|line| line.contains(&names[0]));
     let line = line.unwrap_or_else(|| panic!("{names:?}: {log}"));
     assert!(

@@ -405,8 +405,15 @@ async fn every_route_is_guarded() {
     }
     assert!(asked > 400, "{asked}");
     // Nothing was changed by anyone.
-    let (again, _) = guarded.push(THERE).await;
-    assert_eq!(again, manifest);
+    let boss = ("boss", "right");
+    let path = format!("/v2/{THERE}/manifests/latest");
+    let found = guarded.send(boss, "GET", &path, b"").await.expect(200);
+    assert_eq!(found.body, manifest);
+    let path = format!("/v2/{THERE}/blobs/{layer}");
+    guarded.send(boss, "GET", &path, b"").await.expect(200);
+    let path = format!("/v2/{THERE}/tags/list");
+    let tags = guarded.send(boss, "GET", &path, b"").await.expect(200);
+    assert_eq!(tags.json()["tags"], json!(["latest"]));
 }
 
 /// Guards: the list of repositories has what its reader may pull, over all its pages; the links to next pages name no
@@ -605,10 +612,26 @@ async fn removed_users_are_refused() {
     let guarded = Guarded::start().await;
     let who = ("reader", "right");
     guarded.send(who, "GET", "/v2/", b"").await.expect(200);
-    let other = format!("other:{}", bcrypt::hash("right", 4).unwrap());
+    let token = guarded
+        .send(("pusher", "right"), "GET", "/token", b"")
+        .await;
+    let token = format!(
+        "Bearer {}",
+        token.expect(200).json()["token"].as_str().unwrap()
+    );
+    guarded
+        .send_with(&token, "GET", "/v2/", b"")
+        .await
+        .expect(200);
+    let other = format!("pusher:{}", bcrypt::hash("another", 4).unwrap());
     std::fs::write(guarded.directory.path().join("htpasswd"), other).unwrap();
     let refused = async { while guarded.send(who, "GET", "/v2/", b"").await.status != 401 {} };
     assert!(tokio::time::timeout(NOTICED, refused).await.is_ok());
+    // A token of another password of the same user.
+    guarded
+        .send_with(&token, "GET", "/v2/", b"")
+        .await
+        .expect(401);
 }
 
 /// Guards: docker's way to pull without credentials from a registry that asks for them: the challenge of `/v2/` names

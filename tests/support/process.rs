@@ -19,6 +19,8 @@ use crate::say;
 
 const START_BOUND: Duration = Duration::from_secs(120);
 const STOP_BOUND: Duration = Duration::from_secs(60);
+/// Longer than this, a line is not on its way to the log on any machine.
+const LOG_BOUND: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 
 /// A running server and its data. Dropping it kills the process.
@@ -112,6 +114,19 @@ impl Server {
     /// Returns its output since the last start.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Returns its output once `said` is in it, or after a while. A line may be written a moment after the answer that
+    /// it is about.
+    pub fn log_with(&self, said: &str) -> String {
+        let begin = Instant::now();
+        loop {
+            let log = self.log();
+            if log.contains(said) || begin.elapsed() > LOG_BOUND {
+                return log;
+            }
+            std::thread::sleep(POLL);
+        }
     }
 
     /// Returns its process id, or that of the wrapper.

@@ -3,6 +3,7 @@
 //! Owns: [`AccessControl`]: the authenticator and the policy of a registry, and when their files are read again.
 
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -90,13 +91,17 @@ impl AccessControl {
             while let (Some(passwords), Some(tokens)) =
                 (looked_at.0.upgrade(), looked_at.2.upgrade())
             {
-                passwords.users().reload();
-                if let Some(rules) = looked_at.1.as_ref().and_then(Weak::upgrade) {
-                    rules.reload();
-                }
-                if let Err(error) = tokens.rotate() {
-                    tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
-                }
+                // A panic is reported by the panic hook, and the next look is another attempt.
+                let look = AssertUnwindSafe(|| {
+                    if let Some(rules) = looked_at.1.as_ref().and_then(Weak::upgrade) {
+                        rules.reload();
+                    }
+                    if let Err(error) = tokens.rotate() {
+                        tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
+                    }
+                    passwords.users().reload();
+                });
+                drop(catch_unwind(look));
                 drop((passwords, tokens));
                 std::thread::sleep(LOOK);
             }
@@ -157,19 +162,34 @@ impl TokenIssuer {
         Decision::Pending(compared.boxed()).wait().await?
     }
 
-    /// Issues a token for the part of `wanted` that `caller` may have.
-    pub(crate) fn issue(
-        &self,
-        caller: &Caller,
-        wanted: Vec<Scope>,
-    ) -> Result<IssuedToken, AccessError> {
+    /// Returns the part of `wanted` that `caller` may have.
+    pub(crate) fn granted(&self, caller: &Caller, wanted: Vec<Scope>) -> Vec<Scope> {
         let rules = self.policy.rules();
         let may_list = !caller.is_anonymous();
         let has = |right: Right, name: &RepositoryName| rules.has(caller, right, name);
         let granted = wanted
             .into_iter()
             .filter_map(|scope| scope.granted(may_list, has));
-        self.tokens.issue(&caller.subject, granted.collect())
+        granted.collect()
+    }
+
+    /// Issues a token for what was granted to `caller`. Returns `None` if the user is gone.
+    pub(crate) fn issue(
+        &self,
+        caller: &Caller,
+        granted: Vec<Scope>,
+    ) -> Result<Option<IssuedToken>, AccessError> {
+        let password = if caller.is_anonymous() {
+            String::new()
+        } else {
+            match self.passwords.users().get(&caller.subject) {
+                Some(user) => user.password_id(),
+                None => return Ok(None),
+            }
+        };
+        self.tokens
+            .issue(&caller.subject, password, granted)
+            .map(Some)
     }
 }
 

@@ -73,7 +73,12 @@ impl CredentialAuthenticator {
         let is_admin = if verified.subject.is_empty() {
             false
         } else {
-            self.passwords.users().get(&verified.subject)?.is_admin
+            let user = self.passwords.users().get(&verified.subject)?;
+            // Another password, or another user of the same name, ends the token.
+            if user.password_id() != *verified.password {
+                return None;
+            }
+            user.is_admin
         };
         Some(Caller {
             subject: verified.subject.to_string(),

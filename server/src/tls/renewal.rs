@@ -7,6 +7,7 @@
 //! reached later must not end it.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,9 @@ impl ServerTls {
             while guard.strong_count() > 0 {
                 std::thread::sleep(LOOK);
                 if last.elapsed() >= this.source().interval() {
-                    logged = this.look(logged.as_deref());
+                    // A panic is reported by the panic hook, and the next look is another attempt.
+                    let look = AssertUnwindSafe(|| this.look(logged.as_deref()));
+                    logged = catch_unwind(look).unwrap_or_default();
                     last = Instant::now();
                 }
             }

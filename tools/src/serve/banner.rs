@@ -26,6 +26,8 @@ pub(super) struct Started<'a> {
     /// Whether connections to `admin` are encrypted, too.
     pub(super) admin_tls: bool,
     pub(super) access: Option<&'a Access>,
+    /// Whether the address that clients use is configured.
+    pub(super) has_own_address: bool,
 }
 
 impl Started<'_> {
@@ -174,6 +176,11 @@ impl Started<'_> {
     pub(super) fn warn(&self) {
         if self.passwords_are_readable() {
             tracing::warn!("without TLS, others on the network can read passwords");
+        }
+        if self.access.is_some() && self.tls.is_none() && !self.has_own_address {
+            tracing::warn!(
+                "clients are sent to http:// for a token; if a proxy adds TLS, set locations to the address that they use, such as https://registry.example"
+            );
         }
         for why in &self.report.checkpoints_unusable {
             tracing::warn!(

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tonnage_engine::{Options, Store};
-use tonnage_server::{AdminSocket, Bound, ServeError, Server, ServerOptions};
+use tonnage_server::{AdminSocket, Bound, Locations, ServeError, Server, ServerOptions};
 
 pub(crate) use self::access::failure as access_failure;
 use self::banner::Started;
@@ -55,6 +55,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::Disk, format!("signals cannot be taken: {error}")))?;
     let certificate = options.guard.read_certificate()?;
     let admin_tls = options.guard.tls.is_some() && options.server.admin_tls;
+    let has_own_address = matches!(options.server.locations, Locations::Base(_));
     let mut bound = Server::bind(options.server).map_err(|error| listen_failure(&error))?;
     let env = tonnage_server::runtime::env()
         .map_err(|error| threads::of_threads(format!("threads could not be started: {error}")))?;
@@ -88,6 +89,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         tls: options.guard.tls.as_ref(),
         admin_tls,
         access: access.as_ref(),
+        has_own_address,
     };
     if options.json {
         started.log();

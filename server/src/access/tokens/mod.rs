@@ -32,7 +32,9 @@ pub(super) const LIFETIME: Duration = Duration::from_mins(5);
 /// How much the clocks of two servers may differ.
 const LEEWAY: Duration = Duration::from_mins(1);
 /// Verified tokens that are remembered; when there are more, all are forgotten.
-const REMEMBERED_MAX: usize = 16 << 10;
+const REMEMBERED_MAX: usize = 4096;
+/// Longest token that is remembered: one with ten scopes has about 2 KiB.
+const REMEMBERED_BYTES_MAX: usize = 4 << 10;
 /// Longest token that is looked at: one with a hundred scopes has about 10 KiB.
 const BYTES_MAX: usize = 64 << 10;
 /// Who issues tokens, and for whom.
@@ -52,6 +54,9 @@ struct Claims {
     iat: u64,
     jti: String,
     access: Vec<Scope>,
+    /// Identifies the password of the subject: another one ends the token. Empty for an anonymous one.
+    #[serde(default)]
+    password: String,
 }
 
 /// A token that was issued.
@@ -81,6 +86,8 @@ impl fmt::Debug for IssuedToken {
 pub(super) struct VerifiedToken {
     pub(super) subject: Arc<str>,
     pub(super) scope: Arc<TokenScope>,
+    /// Identifies the password of the subject when the token was issued.
+    pub(super) password: Arc<str>,
     /// The last second in which it is accepted, in Unix time.
     until_unix_s: u64,
 }
@@ -111,10 +118,12 @@ impl TokenService {
         self.keys.rotate(now_unix_s())
     }
 
-    /// Issues a token for what was granted to a subject; an empty subject is anonymous.
+    /// Issues a token for what was granted to a subject whose password is identified by `password`. An empty subject is
+    /// anonymous.
     pub(super) fn issue(
         &self,
         subject: &str,
+        password: String,
         granted: Vec<Scope>,
     ) -> Result<IssuedToken, AccessError> {
         let now = now_unix_s();
@@ -127,6 +136,7 @@ impl TokenService {
             iat: now,
             jti: uuid::Uuid::new_v4().to_string(),
             access: granted,
+            password,
         };
         let (id, key) = self.keys.newest();
         let header = Header {
@@ -156,13 +166,16 @@ impl TokenService {
         let verified = VerifiedToken {
             subject: claims.sub.into(),
             scope: Arc::new(TokenScope::new(claims.access)),
+            password: claims.password.into(),
             until_unix_s: claims.exp.saturating_add(LEEWAY.as_secs()),
         };
-        let mut known = self.verified.lock();
-        if known.len() >= REMEMBERED_MAX {
-            known.clear();
+        if token.len() <= REMEMBERED_BYTES_MAX {
+            let mut known = self.verified.lock();
+            if known.len() >= REMEMBERED_MAX {
+                known.clear();
+            }
+            known.insert(token.into(), verified.clone());
         }
-        known.insert(token.into(), verified.clone());
         Some(verified)
     }
 
@@ -201,7 +214,7 @@ mod tests {
         let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let tokens = TokenService::open(one.path()).unwrap();
         let issued = tokens
-            .issue("alice", vec![scope("repository:a:pull")])
+            .issue("alice", String::new(), vec![scope("repository:a:pull")])
             .unwrap();
         let verified = tokens.verify(&issued.token).unwrap();
         assert_eq!(&*verified.subject, "alice");
@@ -228,6 +241,7 @@ mod tests {
                 iat: now,
                 jti: String::new(),
                 access: Vec::new(),
+                password: String::new(),
             };
             change(&mut claims);
             tokens.verify(&jsonwebtoken::encode(header, &claims, &key).unwrap())
@@ -249,6 +263,15 @@ mod tests {
             };
             assert!(sign(&header, &|_| ()).is_none());
         }
+    }
+
+    /// Guards: a token that is signed with what everyone knows, or not at all, is not accepted, nor is a broken one.
+    #[test]
+    fn forged_tokens_are_not_accepted() {
+        let directory = tempfile::tempdir().unwrap();
+        let tokens = TokenService::open(directory.path()).unwrap();
+        let issued = tokens.issue("alice", String::new(), Vec::new()).unwrap();
+        let ((id, _), now) = (tokens.keys.newest(), now_unix_s());
         // Signed with what everyone knows: the name of the key.
         let secret = jsonwebtoken::EncodingKey::from_secret(id.as_bytes());
         let header = Header {

@@ -24,8 +24,8 @@ pub struct Scope {
     pub name: String,
     /// The actions.
     pub actions: Vec<String>,
-    /// The repository of that name for which a token was issued; `None` if there was none. A token is not for a later
-    /// repository of the same name.
+    /// The repository of that name for which a token was issued; such a token is not for a later one of the same name.
+    /// `None` if there was none: then it is for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<u64>,
 }
@@ -94,7 +94,10 @@ impl Scope {
         has: impl Fn(Right, &RepositoryName) -> bool,
     ) -> Option<Self> {
         let actions: Vec<String> = match &*self.kind {
-            "registry" if self.name == "catalog" && may_list => vec!["*".to_owned()],
+            "registry" if self.name == "catalog" && may_list => {
+                let all = self.actions.iter().filter(|action| *action == "*");
+                all.take(1).cloned().collect()
+            }
             "repository" => {
                 let name: RepositoryName = self.name.parse().ok()?;
                 let all = self.actions.iter().any(|action| action == "*");
@@ -128,9 +131,9 @@ impl TokenScope {
 
     /// Returns the repository of this name for which the token was issued; `None` if it is for any.
     pub(crate) fn incarnation(&self, name: &RepositoryName) -> Option<u64> {
-        let mut scopes = self.0.iter();
-        let found = scopes.find(|scope| scope.kind == "repository" && scope.name == name.as_str());
-        found.and_then(|scope| scope.incarnation)
+        let of_name = |scope: &&Scope| scope.kind == "repository" && scope.name == name.as_str();
+        let mut scopes = self.0.iter().filter(of_name);
+        scopes.find_map(|scope| scope.incarnation)
     }
 
     /// Returns whether the token is for this permission.

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tonnage_engine::io::Workers;
 
-/// Comparisons of a client that wait.
-const CLIENT_MAX: usize = 4;
+/// Comparisons of a client that wait: several jobs of one machine may begin at a time.
+const CLIENT_MAX: usize = 16;
 /// Comparisons of a group that wait.
 const GROUP_MAX: usize = 64;
 
@@ -101,7 +101,8 @@ impl Comparisons {
                 self.workers.submit(0, move || this.work());
             }
         }
-        Ok(found.await.unwrap_or(false))
+        // An error says that it gave way to another client's.
+        found.await.map_err(|_gave_way| Busy)
     }
 
     /// Runs what waits, until nothing does.
@@ -137,7 +138,7 @@ impl Comparisons {
 impl Group {
     fn add(&mut self, client: IpAddr, waiting: Waiting) -> Result<(), Busy> {
         if self.count >= GROUP_MAX {
-            return Err(Busy);
+            self.make_room(client)?;
         }
         match self.clients.iter_mut().find(|(known, _)| *known == client) {
             Some((_, all)) if all.len() >= CLIENT_MAX => return Err(Busy),
@@ -145,6 +146,17 @@ impl Group {
             None => self.clients.push_back((client, VecDeque::from([waiting]))),
         }
         self.count += 1;
+        Ok(())
+    }
+
+    /// Drops the newest comparison of the client that has the most, if it has more than `client` would have.
+    fn make_room(&mut self, client: IpAddr) -> Result<(), Busy> {
+        let own = self.clients.iter().find(|(known, _)| *known == client);
+        let own = own.map_or(0, |(_, all)| all.len());
+        let most = self.clients.iter_mut().max_by_key(|(_, all)| all.len());
+        let (_, all) = most.filter(|(_, all)| all.len() > own + 1).ok_or(Busy)?;
+        drop(all.pop_back());
+        self.count -= 1;
         Ok(())
     }
 
@@ -204,11 +216,6 @@ mod tests {
             .map(|number| queued(number, false).0)
             .into();
         let known = queued(1, true).0;
-        assert_eq!(
-            queued(1, false).1,
-            Some(Err(Busy)),
-            "four of one client wait"
-        );
         // The request of the second guess ends.
         drop(waiting.remove(1));
         open.send(()).unwrap();
@@ -242,5 +249,31 @@ mod tests {
             "{refused}"
         );
         assert!(queued(7, true).1.is_none(), "the other group has room");
+    }
+
+    /// Guards: a client has a bound on what waits, and gives way to those who have less when too much waits.
+    #[tokio::test]
+    async fn who_has_the_most_gives_way() {
+        let queue = Comparisons::start(1).unwrap();
+        let (_open, gate) = mpsc::channel::<()>();
+        let begin = |number: u8, wait: Option<mpsc::Receiver<()>>| {
+            let compare = move || wait.is_some_and(|gate| gate.recv().is_err());
+            let mut compared = Box::pin(queue.run(client(number), false, compare));
+            let begun = compared.as_mut().now_or_never();
+            (compared, begun)
+        };
+        let held = begin(0, Some(gate));
+        let mut many: Vec<_> = (0..=CLIENT_MAX).map(|_| begin(1, None)).collect();
+        assert_eq!(
+            many.pop().unwrap().1,
+            Some(Err(Busy)),
+            "a client has a bound"
+        );
+        let others: Vec<_> = (2..50).map(|number| begin(number, None)).collect();
+        let last = begin(60, None);
+        assert_eq!(last.1, None, "there is room for who has nothing");
+        let (gave_way, _) = many.pop().unwrap();
+        assert_eq!(gave_way.now_or_never(), Some(Err(Busy)));
+        drop((held, others));
     }
 }

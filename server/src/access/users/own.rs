@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tonnage_engine::{Algorithm, Digest};
 
 use super::{ByName, UserName};
 use crate::access::AccessError;
@@ -17,10 +18,10 @@ use crate::kept_files::{self, SECRET};
 
 /// Cost of bcrypt for new passwords: about 0.2 s.
 pub(super) const COST: u32 = 12;
-/// Larger costs would let one login take minutes.
-const COST_MAX: u32 = 16;
+/// bcrypt has none below. Larger ones would let one login take minutes.
+const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
 /// Shortest password, and the longest of which bcrypt uses every byte.
-const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=72;
+pub(super) const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=72;
 
 /// A user: the hash of the password, and what the list says.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,8 +43,11 @@ impl UserEntry {
             .flatten()
             .ok_or("the hash is not bcrypt ($2b$, $2y$ or $2a$)")?;
         let cost = parts.get_cost();
-        if cost > COST_MAX {
-            return Err(format!("the cost {cost} of its hash is above {COST_MAX}"));
+        if !COSTS.contains(&cost) {
+            let (least, most) = (COSTS.start(), COSTS.end());
+            return Err(format!(
+                "the cost {cost} of its hash is not {least} to {most}"
+            ));
         }
         Ok(Self {
             hash: hash.to_owned(),
@@ -55,6 +59,13 @@ impl UserEntry {
     /// Returns the hash of the password.
     pub(super) fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// Returns a text that differs for every password and user, and from which neither can be found.
+    pub(in crate::access) fn password_id(&self) -> String {
+        let digest = Digest::of(Algorithm::Sha256, self.hash.as_bytes()).to_string();
+        let digits = digest.rsplit(':').next().unwrap_or_default();
+        digits.chars().take(16).collect()
     }
 
     pub(super) fn cost(&self) -> u32 {
@@ -172,7 +183,7 @@ impl OwnUsers {
     }
 
     fn entry(&self, password: &str, is_admin: bool) -> Result<UserEntry, AccessError> {
-        if !PASSWORD_BYTES.contains(&password.len()) {
+        if !PASSWORD_BYTES.contains(&password.len()) || password.contains('\0') {
             return Err(AccessError::Password);
         }
         let hash = bcrypt::hash(password, COST).map_err(|_failed| AccessError::Password)?;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::comparisons::{Busy, Comparisons};
+use super::own::PASSWORD_BYTES;
 use super::{UserEntry, Users};
 use crate::access::{AccessError, Caller, Refused};
 use crate::clock::RunningClock;
@@ -130,9 +131,11 @@ impl Passwords {
         // A user that a command added a moment ago is known at once.
         self.users.reload();
         let user = self.users.get(name);
-        let found = user
-            .as_ref()
-            .filter(|user| bcrypt::verify(password, user.hash()).unwrap_or(false));
+        // bcrypt ignores what follows its 72 bytes, and repeats what ends with NUL.
+        let is_whole = password.len() <= *PASSWORD_BYTES.end() && !password.contains('\0');
+        let is_right =
+            |user: &&UserEntry| bcrypt::verify(password, user.hash()).unwrap_or(false) && is_whole;
+        let found = user.as_ref().filter(is_right);
         let Some(user) = found else {
             let spent = user.as_ref().map(UserEntry::cost);
             for cost in costs_left(spent, self.users.cost()) {

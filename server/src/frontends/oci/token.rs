@@ -3,8 +3,6 @@
 //! Owns: the form of requests and answers, and completing challenges with the address of the service. Refuses: who gets
 //! a token for what (`access`).
 
-use std::collections::HashMap;
-
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -55,18 +53,44 @@ async fn by_form(context: RequestContext<'_>, issuer: &TokenIssuer) -> Reply {
         }
         body.extend_from_slice(&piece);
     }
-    let form: HashMap<_, _> = form_urlencoded::parse(&body).into_owned().collect();
-    let field = |name: &str| form.get(name).map_or("", String::as_str);
-    if field("grant_type") != "password" {
+    let form = Form::read(&body);
+    drop(body);
+    if form.grant_type != "password" {
         return Err(invalid(
             "grant_type must be password; there are no refresh tokens",
         ));
     }
     let client = context.client.connection().client;
-    let caller = issuer.log_in(client, field("username"), field("password"));
+    let caller = issuer.log_in(client, &form.username, &form.password);
     let caller = caller.await?.ok_or_else(refused)?;
-    let issued = issue(&context, issuer, &caller, field("scope").split(' ')).await?;
+    let issued = issue(&context, issuer, &caller, form.scope.split(' ')).await?;
     answer(&issued, true)
+}
+
+/// The fields of the form that are used.
+#[derive(Default)]
+struct Form {
+    grant_type: String,
+    username: String,
+    password: String,
+    /// All scopes, with spaces between them.
+    scope: String,
+}
+
+impl Form {
+    fn read(body: &[u8]) -> Self {
+        let mut form = Self::default();
+        for (name, value) in form_urlencoded::parse(body) {
+            match &*name {
+                "grant_type" => form.grant_type = value.into_owned(),
+                "username" => form.username = value.into_owned(),
+                "password" => form.password = value.into_owned(),
+                "scope" => form.scope = format!("{} {value}", form.scope),
+                _ => {}
+            }
+        }
+        form
+    }
 }
 
 async fn issue<'a>(
@@ -79,22 +103,25 @@ async fn issue<'a>(
     if caller.scope.is_some() {
         return Err(refused().into());
     }
-    let mut scopes = Vec::new();
+    let mut scopes: Vec<Scope> = Vec::new();
     for text in wanted.filter(|text| !text.is_empty()) {
         if scopes.len() == SCOPES_MAX {
             return Err(invalid("too many scopes"));
         }
-        let mut scope: Scope = text
-            .parse()
-            .map_err(|error: InvalidScope| invalid(&error.to_string()))?;
-        // What does not exist yet, or never can, has none.
-        if let Ok(name) = scope.name.parse() {
+        let scope = text.parse();
+        scopes.push(scope.map_err(|error: InvalidScope| invalid(&error.to_string()))?);
+    }
+    let mut granted = issuer.granted(caller, scopes);
+    // Only of what was granted, so that nothing is told of other repositories, also not by the time that it takes.
+    for scope in &mut granted {
+        if scope.kind == "repository"
+            && let Ok(name) = scope.name.parse()
+        {
             scope.incarnation = context.registry().incarnation(&name).await?;
         }
-        scopes.push(scope);
     }
-    let issued = issuer.issue(caller, scopes);
-    issued.map_err(|error| Error::internal(error).into())
+    let issued = issuer.issue(caller, granted).map_err(Error::internal)?;
+    issued.ok_or_else(|| refused().into())
 }
 
 /// Builds the answer. The form's answer must have the scope, because it may be less than what was asked for.
