@@ -1,30 +1,102 @@
 //! Small files that the program keeps beside a store: keys, certificates, users.
 //!
-//! Owns: reading, locking and replacing them. Refuses: their content.
+//! Owns: reading, locking and replacing them, and the error that names one. Refuses: their content.
 //!
 //! Invariants: a file is replaced whole, and durable on return, with the directories that were made for it: after a
 //! stop it has the old content or the new one. What is made belongs to the owner of the directory above, so that a
 //! command of root does not take a file from the server.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+/// Largest file that is read.
+const BYTES_MAX: u64 = 64 << 20;
 /// Who may read a file: everyone, or only its owner.
 pub(crate) const PUBLIC: u32 = 0o644;
 pub(crate) const SECRET: u32 = 0o600;
 
+/// Why a small file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, such as "read".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Its content cannot be used.
+    #[error("{} cannot be used: {why}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl FileError {
+    /// Creates the error that the content of a file cannot be used.
+    pub(crate) fn unusable(path: &Path, why: impl fmt::Display) -> Self {
+        let (path, why) = (path.to_path_buf(), why.to_string());
+        Self::Unusable { path, why }
+    }
+
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            action,
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}
+
+/// Reads a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let read_all = |file: File| {
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = File::open(path).and_then(read_all);
+    let bytes = bytes.map_err(FileError::io("read", path))?;
+    if bytes.len() as u64 > BYTES_MAX {
+        let why = format!("it has more than {BYTES_MAX} bytes");
+        return Err(FileError::unusable(path, why));
+    }
+    Ok(bytes)
+}
+
 /// Reads a file, if it exists.
-pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match read(path) {
+        Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         read => read.map(Some),
     }
 }
 
+/// Returns what was read as text.
+pub(crate) fn text(path: &Path, bytes: Vec<u8>) -> Result<String, FileError> {
+    String::from_utf8(bytes).map_err(|error| FileError::unusable(path, error))
+}
+
 /// Waits for the lock of the directory of a file, which is created. The lock ends when the result drops.
-pub(crate) fn lock(path: &Path) -> io::Result<File> {
+pub(crate) fn lock(path: &Path) -> Result<File, FileError> {
+    locked(path).map_err(FileError::io("lock", path))
+}
+
+/// Replaces a file. Its directory is created.
+pub(crate) fn replace(path: &Path, content: &str, mode: u32) -> Result<(), FileError> {
+    write(path, content, mode).map_err(FileError::io("write", path))
+}
+
+fn locked(path: &Path) -> io::Result<File> {
     let directory = parent(path);
     create_directory(directory)?;
     let mut options = OpenOptions::new();
@@ -41,8 +113,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
-/// Replaces a file. Its directory is created.
-pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
     let directory = parent(path);
     create_directory(directory)?;
     let new = path.with_extension("new");
@@ -53,7 +124,7 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
     }
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(mode).open(&new)?;
-    file.write_all(content)?;
+    file.write_all(content.as_bytes())?;
     give_to_owner_of(directory, &file)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
@@ -61,7 +132,7 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
 }
 
 /// Creates a directory that only its owner may use, with those above it, unless it exists.
-pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+fn create_directory(path: &Path) -> io::Result<()> {
     let above = parent(path);
     if path.is_dir() || above == path {
         return Ok(());
@@ -137,10 +208,10 @@ mod tests {
             rustix::process::geteuid().as_raw()
         );
         assert!(read_if_there(&path).unwrap().is_none());
-        replace(&path, b"one", SECRET).unwrap();
+        replace(&path, "one", SECRET).unwrap();
         fs::write(path.with_extension("new"), "half").unwrap();
         drop(lock(&path).unwrap());
-        replace(&path, b"two", SECRET).unwrap();
+        replace(&path, "two", SECRET).unwrap();
         assert_eq!(read_if_there(&path).unwrap().unwrap(), b"two");
         for (name, mode) in [
             ("made", 0o700),

@@ -33,6 +33,7 @@ pub mod fuzz_entry {
 pub use crate::frontends::admin::routes::ADMIN_PATH;
 pub use crate::frontends::admin::socket::{AdminSocket, with_short_path};
 pub use crate::frontends::oci::{InvalidLocations, Locations};
+pub use crate::kept_files::FileError;
 pub use crate::server::{ADMIN_CONNECTIONS_MAX, Bound, ServeError, Server, ServerOptions};
 pub use crate::transport::connection_limits::Http2Options;
 pub use crate::transport::connections_waiting_max;

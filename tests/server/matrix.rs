@@ -95,6 +95,7 @@ const DELETER: &[Needs] = &[
     Needs::Delete,
 ];
 const NOBODY: &[Needs] = &[];
+#[rustfmt::skip]
 const SENDERS: [Sender; 19] = [
     user("", "", &[Needs::Nothing]),
     user("reader", "wrong", NOBODY),
@@ -107,54 +108,14 @@ const SENDERS: [Sender; 19] = [
     user("deleter", "right", DELETER),
     user("boss", "right", ALL),
     token("reader", "", READER, &[Needs::Credentials]),
-    token(
-        "reader",
-        "registry:catalog:*",
-        READER,
-        &[Needs::Credentials, Needs::List],
-    ),
-    token(
-        "reader",
-        "repository:team/app:pull repository:team/nil:pull",
-        READER,
-        &[Needs::Credentials, Needs::Pull],
-    ),
-    token(
-        "reader",
-        "repository:team/app:* repository:team/nil:*",
-        READER,
-        &[Needs::Credentials, Needs::Pull],
-    ),
-    token(
-        "pusher",
-        "repository:team/app:pull repository:team/nil:pull",
-        PUSHER,
-        &[Needs::Credentials, Needs::Pull],
-    ),
-    token(
-        "pusher",
-        "repository:other/a:pull,push",
-        PUSHER,
-        &[Needs::Credentials],
-    ),
-    token(
-        "other",
-        "repository:team/app:* repository:team/nil:*",
-        USER,
-        &[Needs::Credentials],
-    ),
-    token(
-        "boss",
-        "repository:team/app:delete repository:team/nil:delete",
-        ALL,
-        &[Needs::Credentials, Needs::Delete],
-    ),
-    token(
-        "",
-        "repository:team/app:pull repository:open:pull",
-        NOBODY,
-        NOBODY,
-    ),
+    token("reader", "registry:catalog:*", READER, &[Needs::Credentials, Needs::List]),
+    token("reader", "repository:team/app:pull repository:team/nil:pull", READER, &[Needs::Credentials, Needs::Pull]),
+    token("reader", "repository:team/app:* repository:team/nil:*", READER, &[Needs::Credentials, Needs::Pull]),
+    token("pusher", "repository:team/app:pull repository:team/nil:pull", PUSHER, &[Needs::Credentials, Needs::Pull]),
+    token("pusher", "repository:other/a:pull,push", PUSHER, &[Needs::Credentials]),
+    token("other", "repository:team/app:* repository:team/nil:*", USER, &[Needs::Credentials]),
+    token("boss", "repository:team/app:delete repository:team/nil:delete", ALL, &[Needs::Credentials, Needs::Delete]),
+    token("", "repository:team/app:pull repository:open:pull", NOBODY, NOBODY),
 ];
 
 const fn user(name: &'static str, password: &'static str, may: &'static [Needs]) -> Sender {
@@ -174,11 +135,9 @@ const fn token(
     may: &'static [Needs],
 ) -> Sender {
     Sender {
-        name,
-        password: "right",
         token: Some(scope),
-        rights,
         may,
+        ..user(name, "right", rights)
     }
 }
 

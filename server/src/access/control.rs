@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-
 use super::credentials::CredentialAuthenticator;
 use super::reloaded::ReloadedFile;
 use super::rules::{AccessRules, Right};
@@ -17,6 +15,7 @@ use super::tokens::{IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
 use super::users::{OwnUsers, UserEntry, Users};
 use super::{AccessError, Authenticator, Caller, Decision, Permission, Policy, Refused, Verdict};
+use crate::kept_files::FileError;
 use crate::oci::RepositoryName;
 
 /// Interval of looks at the files.
@@ -61,6 +60,17 @@ impl AccessOptions {
     pub fn find_user(&self, name: &str) -> Result<Option<UserEntry>, AccessError> {
         Ok(Users::open(&self.own, self.htpasswd.clone())?.get(name))
     }
+
+    /// Returns the rules, as the file has them now.
+    pub fn current_rules(&self) -> Result<Arc<AccessRules>, AccessError> {
+        let rules = self.open_rules()?;
+        Ok(rules.map_or_else(Arc::default, |rules| rules.value()))
+    }
+
+    fn open_rules(&self) -> Result<Option<ReloadedFile<AccessRules>>, FileError> {
+        let open = |path: &PathBuf| ReloadedFile::open(path.clone(), false, str::parse);
+        self.rules.as_ref().map(open).transpose()
+    }
 }
 
 impl AccessControl {
@@ -72,11 +82,8 @@ impl AccessControl {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open(options: AccessOptions) -> Result<Self, AccessError> {
+        let rules = options.open_rules()?.map(Arc::new);
         let users = Users::open(&options.own, options.htpasswd)?;
-        let rules = options
-            .rules
-            .map(|path| ReloadedFile::open(path, false, str::parse));
-        let rules = rules.transpose()?.map(Arc::new);
         let passwords = Arc::new(Passwords::new(users)?);
         let tokens = Arc::new(TokenService::open(options.own.directory())?);
         let looked_at = (
@@ -118,7 +125,7 @@ impl AccessControl {
         })
     }
 
-    /// Returns whether nobody can log in.
+    /// Returns whether nobody can log in. A user that is added then can, without another look at the files.
     pub fn has_no_users(&self) -> bool {
         self.passwords.users().is_empty()
     }
@@ -154,12 +161,8 @@ impl TokenIssuer {
         name: &str,
         password: &str,
     ) -> Result<Option<Caller>, Refused> {
-        if let Some(caller) = self.passwords.remembered(name, password) {
-            return Ok(Some(caller));
-        }
-        let passwords = Arc::clone(&self.passwords);
-        let compared = passwords.compare(client, name.to_owned(), password.to_owned());
-        Decision::Pending(compared.boxed()).wait().await?
+        let (name, password) = (name.to_owned(), password.to_owned());
+        self.passwords.log_in(client, name, password).wait().await?
     }
 
     /// Returns the part of `wanted` that `caller` may have.
@@ -179,17 +182,13 @@ impl TokenIssuer {
         caller: &Caller,
         granted: Vec<Scope>,
     ) -> Result<Option<IssuedToken>, AccessError> {
-        let password = if caller.is_anonymous() {
-            String::new()
-        } else {
-            match self.passwords.users().get(&caller.subject) {
-                Some(user) => user.password_id(),
-                None => return Ok(None),
-            }
-        };
-        self.tokens
-            .issue(&caller.subject, password, granted)
-            .map(Some)
+        let subject = &caller.subject;
+        if caller.is_anonymous() {
+            return self.tokens.issue(subject, "", granted).map(Some);
+        }
+        let user = self.passwords.users().get(subject);
+        user.map(|user| self.tokens.issue(subject, user.password_id(), granted))
+            .transpose()
     }
 }
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderValue, header};
 
@@ -53,12 +52,8 @@ impl Authenticator for CredentialAuthenticator {
             Credentials::Password { name, password } => (name, password),
             Credentials::Invalid => return Decision::Ready(Err(refused())),
         };
-        if let Some(caller) = self.passwords.remembered(&name, &password) {
-            return Decision::Ready(Ok(caller));
-        }
-        let compared = Arc::clone(&self.passwords).compare(connection.client, name, password);
-        let answered = compared.map(|compared| compared?.ok_or_else(refused));
-        Decision::Pending(answered.boxed())
+        let logged_in = self.passwords.log_in(connection.client, name, password);
+        logged_in.map(|caller| caller?.ok_or_else(refused))
     }
 
     fn challenge(&self, permission: Permission<'_>) -> Challenge {
@@ -75,7 +70,7 @@ impl CredentialAuthenticator {
         } else {
             let user = self.passwords.users().get(&verified.subject)?;
             // Another password, or another user of the same name, ends the token.
-            if user.password_id() != *verified.password {
+            if *user.password_id() != *verified.password {
                 return None;
             }
             user.is_admin

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::Refused;
@@ -20,7 +21,15 @@ pub enum Decision<'a, T> {
     Pending(BoxFuture<'a, T>),
 }
 
-impl<T> Decision<'_, T> {
+impl<'a, T: 'a> Decision<'a, T> {
+    /// Returns what `change` makes of the answer.
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U + Send + 'a) -> Decision<'a, U> {
+        match self {
+            Self::Ready(answer) => Decision::Ready(change(answer)),
+            Self::Pending(answer) => Decision::Pending(answer.map(change).boxed()),
+        }
+    }
+
     /// Waits for the answer.
     ///
     /// # Errors

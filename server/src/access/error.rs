@@ -1,31 +1,16 @@
 //! Why there is no access control.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use super::users::{InvalidUserName, UserName};
+use crate::kept_files::FileError;
 
 /// Why access control cannot start, or its files cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// A file cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        /// What was being done, such as "read".
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file's content cannot be used.
-    #[error("{} cannot be used: {why}", path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        why: String,
-    },
+    /// A file cannot be read, used or written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A password is too short or too long.
     #[error("a password has 8 to 72 bytes and no NUL")]
     Password,
@@ -44,11 +29,4 @@ pub enum AccessError {
     /// The system has no randomness.
     #[error("the system provided no random bytes")]
     Randomness,
-}
-
-impl AccessError {
-    pub(super) fn unusable(path: &Path, why: String) -> Self {
-        let path = path.to_path_buf();
-        Self::Unusable { path, why }
-    }
 }

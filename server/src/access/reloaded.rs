@@ -2,11 +2,11 @@
 //!
 //! Owns: [`ReloadedFile`]. Refuses: what the content means.
 //!
-//! Invariant: content that cannot be used changes nothing: the last good one stays, and the log says why, once for
-//! each content.
+//! Invariants: content that cannot be used changes nothing: the last good one stays, and the log says why, once for
+//! each content. A file that others write is used only when it has stayed the same for a while, because it may be half
+//! written; an empty one is never used in place of another.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +14,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::AccessError;
+use crate::kept_files::{self, FileError};
 
 /// How long a file that others write must stay the same before it is used.
 const SETTLED: Duration = Duration::from_millis(900);
-/// Largest file that is read.
-const BYTES_MAX: u64 = 64 << 20;
 
 /// A file with the value that its content has.
 pub(super) struct ReloadedFile<T> {
@@ -48,9 +46,9 @@ impl<T> ReloadedFile<T> {
         path: PathBuf,
         is_own: bool,
         parse: fn(&str) -> Result<T, String>,
-    ) -> Result<Self, AccessError> {
+    ) -> Result<Self, FileError> {
         let content = read(&path, is_own)?;
-        let value = parse(&content).map_err(|why| AccessError::unusable(&path, why))?;
+        let value = parse(&content).map_err(|why| FileError::unusable(&path, why))?;
         Ok(Self {
             path,
             parse,
@@ -124,24 +122,13 @@ impl Seen {
     }
 }
 
-fn read(path: &Path, may_be_absent: bool) -> Result<String, AccessError> {
-    let failed = |source| AccessError::File {
-        action: "read",
-        path: path.to_path_buf(),
-        source,
+fn read(path: &Path, may_be_absent: bool) -> Result<String, FileError> {
+    let bytes = if may_be_absent {
+        kept_files::read_if_there(path)?.unwrap_or_default()
+    } else {
+        kept_files::read(path)?
     };
-    let length = match std::fs::metadata(path) {
-        Ok(found) => found.len(),
-        Err(error) if may_be_absent && error.kind() == io::ErrorKind::NotFound => {
-            return Ok(String::new());
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    if length > BYTES_MAX {
-        let why = format!("it has {length} bytes");
-        return Err(AccessError::unusable(path, why));
-    }
-    std::fs::read_to_string(path).map_err(failed)
+    kept_files::text(path, bytes)
 }
 
 /// The content may be secret.

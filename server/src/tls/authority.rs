@@ -5,8 +5,6 @@
 //! The authority is valid for ten years, because every client has to be told to trust it. It signs nothing but this
 //! server's certificates, which are short-lived and replaced in time.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
@@ -62,16 +60,7 @@ fn name(common: &str) -> DistinguishedName {
 }
 
 fn set_validity(params: &mut CertificateParams, valid: Duration) {
-    let now =
-        OffsetDateTime::from_unix_timestamp(now_unix_s()).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let now = OffsetDateTime::now_utc();
     params.not_before = now - VALID_BEFORE;
     params.not_after = now + valid;
-}
-
-/// Returns the system's time; 0 for a time before 1970.
-pub(super) fn now_unix_s() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

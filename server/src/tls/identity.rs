@@ -14,6 +14,7 @@ use x509_parser::parse_x509_certificate;
 use x509_parser::time::ASN1Time;
 
 use super::error::TlsError;
+use crate::kept_files::FileError;
 
 /// A certificate chain with its private key, and what its first certificate says.
 #[derive(Debug)]
@@ -40,26 +41,26 @@ impl Identity {
     ) -> Result<Self, TlsError> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<_, _>>()
-            .map_err(|error| TlsError::unusable(chain_path, &error))?;
+            .map_err(|error| FileError::unusable(chain_path, error))?;
         let Some(first) = chain.first() else {
             let why = "it has no certificate in PEM form";
-            return Err(TlsError::unusable(chain_path, &why));
+            return Err(FileError::unusable(chain_path, why).into());
         };
         let (_, parsed) = parse_x509_certificate(first)
-            .map_err(|error| TlsError::unusable(chain_path, &error))?;
+            .map_err(|error| FileError::unusable(chain_path, error))?;
         let validity = parsed.validity();
         let valid_unix_s = [&validity.not_before, &validity.not_after].map(ASN1Time::timestamp);
         let hosts = hosts(&parsed);
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
             let why = format!("it has no private key in PEM form ({error})");
-            TlsError::unusable(key_path, &why)
+            FileError::unusable(key_path, why)
         })?;
         let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
             if matches!(error, rustls::Error::InconsistentKeys(_)) {
                 let why = format!("it is not the key of {}", chain_path.display());
-                return TlsError::unusable(key_path, &why);
+                return FileError::unusable(key_path, why);
             }
-            TlsError::unusable(key_path, &error)
+            FileError::unusable(key_path, error)
         })?;
         Ok(Self {
             certified: Arc::new(certified),

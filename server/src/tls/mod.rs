@@ -3,14 +3,13 @@
 //! Owns: the crypto provider, what is trusted, the certificate that a listener shows, and where it comes from.
 //! Refuses: connections, which the transport and `outgoing` make.
 //!
-//! Layers, each using only those before it: `files` and `identity` (a certificate with its key), `authority` (the
-//! registry's own), `source` (files or the own authority, and what they have now), `server` and `client`
-//! (configurations), `renewal` (when a listener's certificate is replaced).
+//! Layers, each using only those before it: `identity` (a certificate with its key), `authority` (the registry's own),
+//! `source` (files or the own authority, and what they have now), `server` and `client` (configurations), `renewal`
+//! (when a listener's certificate is replaced).
 
 mod authority;
 mod client;
 mod error;
-mod files;
 mod identity;
 mod renewal;
 mod server;

@@ -13,13 +13,13 @@ use rcgen::KeyPair;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use time::OffsetDateTime;
 use tonnage_engine::{Algorithm, Digest};
 
-use super::authority::{Authority, now_unix_s};
+use super::authority::Authority;
 use super::error::TlsError;
-use super::files;
 use super::identity::Identity;
-use crate::kept_files::{PUBLIC, SECRET};
+use crate::kept_files::{self, FileError, PUBLIC, SECRET};
 
 /// Interval of looks at files that somebody else replaces.
 const LOOK_AT_FILES: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ impl TlsSource {
 }
 
 fn pair(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<Identity, TlsError> {
-    let (chain_pem, key_pem) = (files::read(chain)?, files::read(key)?);
+    let (chain_pem, key_pem) = (kept_files::read(chain)?, kept_files::read(key)?);
     Identity::from_pem((chain, &chain_pem), (key, &key_pem), provider)
 }
 
@@ -84,19 +84,11 @@ impl OwnAuthority {
     /// Returns the SHA-256 of the authority's certificate as clients show it: pairs of digits with colons.
     pub fn fingerprint(&self) -> Result<String, TlsError> {
         let path = self.authority_path();
-        let certificate = CertificateDer::from_pem_slice(&files::read(&path)?)
-            .map_err(|error| TlsError::unusable(&path, &error))?;
-        let digest = Digest::of(Algorithm::Sha256, &certificate).to_string();
-        let digits = digest
-            .rsplit(':')
-            .next()
-            .unwrap_or_default()
-            .to_ascii_uppercase();
-        let pairs: Vec<_> = digits
-            .as_bytes()
-            .chunks(2)
-            .map(String::from_utf8_lossy)
-            .collect();
+        let certificate = CertificateDer::from_pem_slice(&kept_files::read(&path)?)
+            .map_err(|error| FileError::unusable(&path, error))?;
+        let digest = Digest::of(Algorithm::Sha256, &certificate);
+        let pairs = digest.as_bytes().iter().map(|byte| format!("{byte:02X}"));
+        let pairs: Vec<_> = pairs.collect();
         Ok(pairs.join(":"))
     }
 
@@ -117,8 +109,8 @@ impl OwnAuthority {
         }
         let authority = Authority::from_pem(&authority_pem, &authority_key)?;
         let [certificate, new_key] = authority.issue(&self.hosts)?;
-        files::replace(&key, &new_key, SECRET)?;
-        files::replace(&chain, &format!("{certificate}{authority_pem}"), PUBLIC)?;
+        kept_files::replace(&key, &new_key, SECRET)?;
+        kept_files::replace(&chain, &format!("{certificate}{authority_pem}"), PUBLIC)?;
         tracing::info!(hosts = ?self.hosts, path = %chain.display(), "a certificate was made");
         pair(&chain, &key, provider)
     }
@@ -127,31 +119,28 @@ impl OwnAuthority {
     fn authority(&self) -> Result<(String, String), TlsError> {
         let (path, key_path) = (self.authority_path(), self.directory.join("ca.key"));
         let (found, key) = (
-            files::read_if_there(&path)?,
-            files::read_if_there(&key_path)?,
+            kept_files::read_if_there(&path)?,
+            kept_files::read_if_there(&key_path)?,
         );
-        let text = |path: &Path, bytes: Vec<u8>| {
-            String::from_utf8(bytes).map_err(|error| TlsError::unusable(path, &error))
-        };
         let key = match (&found, key) {
-            (_, Some(key)) => text(&key_path, key)?,
+            (_, Some(key)) => kept_files::text(&key_path, key)?,
             (None, None) => {
                 let key = KeyPair::generate()?.serialize_pem();
-                files::replace(&key_path, &key, SECRET)?;
+                kept_files::replace(&key_path, &key, SECRET)?;
                 key
             }
             (Some(_), None) => {
                 let why = "its key, ca.key, is missing: restore it, or move ca.pem away and let all clients trust the new authority";
-                return Err(TlsError::unusable(&path, &why));
+                return Err(FileError::unusable(&path, why).into());
             }
         };
         if let Some(found) = found {
-            return Ok((text(&path, found)?, key));
+            return Ok((kept_files::text(&path, found)?, key));
         }
         // Also after a stop between the two files.
         let host = self.hosts.first().map_or("localhost", String::as_str);
         let made = Authority::make(&KeyPair::from_pem(&key)?, host)?;
-        files::replace(&path, &made, PUBLIC)?;
+        kept_files::replace(&path, &made, PUBLIC)?;
         Ok((made, key))
     }
 
@@ -168,7 +157,10 @@ impl OwnAuthority {
             (&key_path, key.as_bytes()),
             provider,
         )?;
-        let ([begin, end], now) = (authority.valid_unix_s, now_unix_s());
+        let ([begin, end], now) = (
+            authority.valid_unix_s,
+            OffsetDateTime::now_utc().unix_timestamp(),
+        );
         if now < begin || end.saturating_sub(now) < WARN_BEFORE_S {
             tracing::warn!(
                 path = %path.display(),
@@ -185,7 +177,7 @@ impl OwnAuthority {
         let mut hosts = self.hosts.clone();
         hosts.sort_unstable();
         let [begin, end] = found.valid_unix_s;
-        let now = now_unix_s();
+        let now = OffsetDateTime::now_utc().unix_timestamp();
         let left = end.saturating_sub(now);
         let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes()).ok();
         found.hosts == hosts

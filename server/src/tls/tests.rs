@@ -3,7 +3,6 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use super::files;
 use super::server::{AlpnPreference, ServerTls};
 use super::source::{OwnAuthority, TlsSource};
 
@@ -19,7 +18,7 @@ fn open(source: TlsSource) -> Result<ServerTls, String> {
 }
 
 fn read(path: &Path) -> String {
-    String::from_utf8(files::read(path).unwrap()).unwrap()
+    std::fs::read_to_string(path).unwrap()
 }
 
 /// Guards: an own authority is made once and stays, with keys that only their owner can read. Its server's certificate

@@ -3,12 +3,11 @@
 //! Owns: the forms of the answer. It reads the same files as the server, and asks nobody.
 
 use serde::Serialize;
-use tonnage_server::access::{AccessOptions, AccessRules, Caller, OwnUsers, Right};
+use tonnage_server::access::{AccessOptions, Caller, Right};
 use tonnage_server::oci::{RepositoryName, Tag};
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
-use crate::config::options::Config;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
@@ -65,21 +64,11 @@ pub(crate) fn run(arguments: &Can) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, what)
             .hint("give the options of the server: --auth --auth-rules FILE, or --config FILE"));
     }
-    let rules = match &config.auth.rules {
-        None => AccessRules::default(),
-        Some(path) => {
-            let unusable = |why: String| {
-                Failure::new(
-                    Exit::Usage,
-                    format!("{} cannot be used: {why}", path.display()),
-                )
-            };
-            let text =
-                std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
-            text.parse().map_err(unusable)?
-        }
-    };
-    let caller = caller(&arguments.user, &config)?;
+    let access = config.auth.access_options(&config.data()?);
+    let rules = access
+        .current_rules()
+        .map_err(|error| access_failure(&error))?;
+    let caller = caller(&arguments.user, &access)?;
     let reason = match &arguments.tag {
         Some(tag) if arguments.action == Right::Overwrite => {
             rules.explain_overwrite(&caller, &arguments.repository, tag)
@@ -107,16 +96,11 @@ pub(crate) fn run(arguments: &Can) -> Result<Exit, Failure> {
 }
 
 /// Finds a user, as the server does.
-fn caller(name: &str, config: &Config) -> Result<Caller, Failure> {
+fn caller(name: &str, access: &AccessOptions) -> Result<Caller, Failure> {
     if name == "anonymous" {
         return Ok(Caller::default());
     }
-    let users = AccessOptions {
-        own: OwnUsers::of(&config.data()?),
-        htpasswd: config.auth.htpasswd.clone(),
-        rules: None,
-    };
-    let found = users
+    let found = access
         .find_user(name)
         .map_err(|error| access_failure(&error))?;
     let found = found.ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! `tonnage user`: users of a registry with access control.
 //!
-//! Owns: the forms of the commands. A running server knows a change at once, because it
-//! reads the same file. Refuses: the file (`tonnage_server::access`).
+//! Owns: the forms of the commands. A running server knows a change at once, because it reads the same file. Refuses:
+//! the file (`tonnage_server::access`).
 
 use serde::Serialize;
 use tonnage_server::access::{OwnUsers, UserName};

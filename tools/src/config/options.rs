@@ -5,11 +5,12 @@
 //!
 //! Invariant: no variable begins with a prefix that Kubernetes sets for a service named `tonnage`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonnage_engine::Options;
 use tonnage_server::ServerOptions;
+use tonnage_server::access::{AccessOptions, OwnUsers};
 
 use crate::config::kind::{
     address, address_or_off, count, duration, file_or_none, hosts, locations, path, registries,
@@ -41,6 +42,17 @@ pub(crate) struct AuthConfig {
     pub(crate) htpasswd: Option<PathBuf>,
     /// Access rules.
     pub(crate) rules: Option<PathBuf>,
+}
+
+impl AuthConfig {
+    /// Returns where users and rules are, for a server with its data in `data`.
+    pub(crate) fn access_options(&self, data: &Path) -> AccessOptions {
+        AccessOptions {
+            own: OwnUsers::of(data),
+            htpasswd: self.htpasswd.clone(),
+            rules: self.rules.clone(),
+        }
+    }
 }
 
 /// A configuration.

@@ -3,8 +3,8 @@
 //! Owns: [`Lines`], a bounded queue and the thread that writes it. Refuses: the format of a line.
 //!
 //! Invariants: logging never waits for the reader of standard error, which may be a stopped pager or collector of logs:
-//! a request would wait with it. A line that finds the queue full is dropped. Once the reader goes on, it is logged how
-//! many were.
+//! a request would wait with it. A line that finds the queue full is dropped. Once the reader continues, the log says
+//! how many were.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -137,10 +137,10 @@ mod tests {
         }
     }
 
-    /// Guards: logging goes on while nobody reads. What was dropped is counted, the other lines keep their order, and
+    /// Guards: logging continues while nobody reads. What was dropped is counted, the other lines keep their order, and
     /// a flush waits for all of them.
     #[test]
-    fn a_reader_that_stops_holds_nobody_up() {
+    fn a_reader_that_stops_blocks_no_line() {
         let ((go, may_read), (read, lines)) = (channel(), channel());
         let (lost, reports) = channel();
         let target = Slow { may_read, read };

@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use tonnage_server::access::{AccessControl, AccessError, AccessOptions, OwnUsers};
+use tonnage_server::FileError;
+use tonnage_server::access::{AccessControl, AccessError, AccessOptions};
 
 use super::threads;
 use crate::config::options::AuthConfig;
@@ -43,30 +44,24 @@ pub(super) fn open(auth: &AuthConfig, data: &Path) -> Result<Option<Access>, Fai
     if !auth.enabled {
         return Ok(None);
     }
-    let own = OwnUsers::of(data);
-    let options = AccessOptions {
-        own: own.clone(),
-        htpasswd: auth.htpasswd.clone(),
-        rules: auth.rules.clone(),
+    opened(&auth.access_options(data))
+        .map(Some)
+        .map_err(|error| failure(&error))
+}
+
+fn opened(options: &AccessOptions) -> Result<Access, AccessError> {
+    let control = AccessControl::open(options.clone())?;
+    let first_admin = if control.has_no_users() {
+        let password = random_password().ok_or(AccessError::Randomness)?;
+        options.own.add(&FIRST_ADMIN.parse()?, &password, true)?;
+        Some((FIRST_ADMIN, Password(password)))
+    } else {
+        None
     };
-    let control = AccessControl::open(options.clone()).map_err(|error| failure(&error))?;
-    if !control.has_no_users() {
-        let first_admin = None;
-        return Ok(Some(Access {
-            control,
-            first_admin,
-        }));
-    }
-    let password = random_password().ok_or_else(|| failure(&AccessError::Randomness))?;
-    let name = FIRST_ADMIN
-        .parse()
-        .map_err(|error| failure(&AccessError::Name(error)))?;
-    own.add(&name, &password, true)
-        .map_err(|error| failure(&error))?;
-    Ok(Some(Access {
-        control: AccessControl::open(options).map_err(|error| failure(&error))?,
-        first_admin: Some((FIRST_ADMIN, Password(password))),
-    }))
+    Ok(Access {
+        control,
+        first_admin,
+    })
 }
 
 fn random_password() -> Option<String> {
@@ -85,11 +80,11 @@ pub(crate) fn failure(error: &AccessError) -> Failure {
         return threads::of_threads(error.to_string());
     }
     let exit = match error {
-        AccessError::Unusable { .. }
+        AccessError::File(FileError::Unusable { .. })
         | AccessError::Password
         | AccessError::UserExists(_)
         | AccessError::Name(_) => Exit::Usage,
-        AccessError::File { .. }
+        AccessError::File(FileError::Io { .. })
         | AccessError::Randomness
         | AccessError::Thread(_)
         | AccessError::Token(_) => Exit::Disk,

@@ -1,12 +1,13 @@
 //! How a server that starts is guarded: encryption and access control.
 //!
-//! Owns: [`GuardOptions`], and the order of what it reads and makes. Files of somebody else are read before anything
-//! is changed. The own authority and the list of users are in the store's directory, so they come after the store.
+//! Owns: [`GuardOptions`], and the order of what it reads and makes. A certificate of somebody else is read before
+//! anything is changed. The own authority and the list of users are in the store's directory, so they come after the
+//! store.
 
 use std::path::Path;
 
-use tonnage_server::Bound;
 use tonnage_server::tls::{AlpnPreference, ServerTls, TlsError, TlsSource};
+use tonnage_server::{Bound, FileError};
 
 use super::access::{self, Access};
 use crate::config::options::AuthConfig;
@@ -61,7 +62,7 @@ impl GuardOptions {
 
     fn open_tls(&self, source: &TlsSource) -> Result<ServerTls, Failure> {
         ServerTls::open(source.clone(), self.alpn).map_err(|error| {
-            let exit = if matches!(error, TlsError::Unusable { .. }) {
+            let exit = if matches!(error, TlsError::File(FileError::Unusable { .. })) {
                 Exit::Usage
             } else {
                 Exit::Disk

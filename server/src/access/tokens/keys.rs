@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::AccessError;
 use crate::access::users::secret_place;
-use crate::kept_files::{self, SECRET};
+use crate::kept_files::{self, FileError, SECRET};
 
 /// How long a key signs.
 const SIGNS: Duration = Duration::from_hours(30 * 24);
@@ -57,22 +57,16 @@ impl SigningKeys {
     /// Reads the keys in `directory`, or makes the first.
     pub(super) fn open(directory: &Path, now_unix_s: u64) -> Result<Self, AccessError> {
         let path = directory.join("token-keys.toml");
-        let failed = |source| AccessError::File {
-            action: "read",
-            path: path.clone(),
-            source,
-        };
-        let content = kept_files::read_if_there(&path).map_err(failed)?;
-        let text = String::from_utf8_lossy(content.as_deref().unwrap_or_default());
+        let bytes = kept_files::read_if_there(&path)?;
+        let text = kept_files::text(&path, bytes.unwrap_or_default())?;
         let file: KeysFile = if text.is_empty() {
             KeysFile { key: Vec::new() }
         } else {
             toml::from_str(&text)
-                .map_err(|error| AccessError::unusable(&path, secret_place(&text, &error)))?
+                .map_err(|error| FileError::unusable(&path, secret_place(&text, &error)))?
         };
         let keys = file.key.into_iter().map(|table| {
-            Key::new(table)
-                .ok_or_else(|| AccessError::unusable(&path, "it has a bad key".to_owned()))
+            Key::new(table).ok_or_else(|| FileError::unusable(&path, "it has a bad key"))
         });
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         let this = Self {
@@ -109,18 +103,12 @@ impl SigningKeys {
         let file = KeysFile {
             key: tables.clone(),
         };
-        let text = toml::to_string(&file)
-            .map_err(|error| AccessError::unusable(&self.path, error.to_string()))?;
-        let replaced = kept_files::replace(&self.path, text.as_bytes(), SECRET);
-        replaced.map_err(|source| AccessError::File {
-            action: "write",
-            path: self.path.clone(),
-            source,
-        })?;
+        let text =
+            toml::to_string(&file).map_err(|error| FileError::unusable(&self.path, error))?;
+        kept_files::replace(&self.path, &text, SECRET)?;
         let keys: Option<Vec<_>> = tables.into_iter().map(Key::new).collect();
-        let keys = keys.ok_or_else(|| {
-            AccessError::unusable(&self.path, "a new key cannot be used".to_owned())
-        })?;
+        let keys =
+            keys.ok_or_else(|| FileError::unusable(&self.path, "a new key cannot be used"))?;
         self.keys.store(keys.into());
         Ok(())
     }

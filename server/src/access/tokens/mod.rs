@@ -123,7 +123,7 @@ impl TokenService {
     pub(super) fn issue(
         &self,
         subject: &str,
-        password: String,
+        password: &str,
         granted: Vec<Scope>,
     ) -> Result<IssuedToken, AccessError> {
         let now = now_unix_s();
@@ -136,7 +136,7 @@ impl TokenService {
             iat: now,
             jti: uuid::Uuid::new_v4().to_string(),
             access: granted,
-            password,
+            password: password.to_owned(),
         };
         let (id, key) = self.keys.newest();
         let header = Header {
@@ -214,7 +214,7 @@ mod tests {
         let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let tokens = TokenService::open(one.path()).unwrap();
         let issued = tokens
-            .issue("alice", String::new(), vec![scope("repository:a:pull")])
+            .issue("alice", "", vec![scope("repository:a:pull")])
             .unwrap();
         let verified = tokens.verify(&issued.token).unwrap();
         assert_eq!(&*verified.subject, "alice");
@@ -270,7 +270,7 @@ mod tests {
     fn forged_tokens_are_not_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let tokens = TokenService::open(directory.path()).unwrap();
-        let issued = tokens.issue("alice", String::new(), Vec::new()).unwrap();
+        let issued = tokens.issue("alice", "", Vec::new()).unwrap();
         let ((id, _), now) = (tokens.keys.newest(), now_unix_s());
         // Signed with what everyone knows: the name of the key.
         let secret = jsonwebtoken::EncodingKey::from_secret(id.as_bytes());

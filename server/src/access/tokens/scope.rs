@@ -66,18 +66,11 @@ impl fmt::Display for Scope {
 impl Scope {
     /// Returns the scope that a request with this permission needs, for a challenge; `None` if any token will do.
     pub(in crate::access) fn of(permission: Permission<'_>) -> Option<Self> {
-        let (kind, name, actions) = match permission {
-            Permission::Ping => return None,
-            Permission::ListRepositories | Permission::See(_) => {
-                ("registry", "catalog", &["*"][..])
-            }
-            Permission::Pull(name) => ("repository", name.as_str(), &["pull"][..]),
-            Permission::Push(name) | Permission::Overwrite(name, _) => {
-                ("repository", name.as_str(), &["pull", "push"][..])
-            }
-            Permission::Delete(name) | Permission::Untag(name, _) => {
-                ("repository", name.as_str(), &["delete"][..])
-            }
+        let (kind, name, action) = needed(permission)?;
+        // Who pushes asks first what is there.
+        let actions = match action {
+            "push" => &["pull", "push"][..],
+            _ => &[action],
         };
         Some(Self {
             kind: kind.to_owned(),
@@ -138,16 +131,8 @@ impl TokenScope {
 
     /// Returns whether the token is for this permission.
     pub(in crate::access) fn covers(&self, permission: Permission<'_>) -> bool {
-        let (kind, name, action) = match permission {
-            Permission::Ping => return true,
-            Permission::ListRepositories | Permission::See(_) => ("registry", "catalog", "*"),
-            Permission::Pull(name) => ("repository", name.as_str(), "pull"),
-            Permission::Push(name) | Permission::Overwrite(name, _) => {
-                ("repository", name.as_str(), "push")
-            }
-            Permission::Delete(name) | Permission::Untag(name, _) => {
-                ("repository", name.as_str(), "delete")
-            }
+        let Some((kind, name, action)) = needed(permission) else {
+            return true;
         };
         self.0.iter().any(|scope| {
             scope.kind == kind
@@ -155,6 +140,21 @@ impl TokenScope {
                 && scope.actions.iter().any(|granted| granted == action)
         })
     }
+}
+
+/// Returns the type, the name and the action of the scope that a permission needs; `None` if any token will do.
+fn needed(permission: Permission<'_>) -> Option<(&'static str, &str, &'static str)> {
+    Some(match permission {
+        Permission::Ping => return None,
+        Permission::ListRepositories | Permission::See(_) => ("registry", "catalog", "*"),
+        Permission::Pull(name) => ("repository", name.as_str(), "pull"),
+        Permission::Push(name) | Permission::Overwrite(name, _) => {
+            ("repository", name.as_str(), "push")
+        }
+        Permission::Delete(name) | Permission::Untag(name, _) => {
+            ("repository", name.as_str(), "delete")
+        }
+    })
 }
 
 #[cfg(test)]

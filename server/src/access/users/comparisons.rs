@@ -101,8 +101,8 @@ impl Comparisons {
                 self.workers.submit(0, move || this.work());
             }
         }
-        // An error says that it gave way to another client's.
-        found.await.map_err(|_gave_way| Busy)
+        // An error says that it was dropped for another client's.
+        found.await.map_err(|_dropped| Busy)
     }
 
     /// Runs what waits, until nothing does.
@@ -251,9 +251,9 @@ mod tests {
         assert!(queued(7, true).1.is_none(), "the other group has room");
     }
 
-    /// Guards: a client has a bound on what waits, and gives way to those who have less when too much waits.
+    /// Guards: a client has a bound on what waits. When too much waits, what is dropped is of the client that has most.
     #[tokio::test]
-    async fn who_has_the_most_gives_way() {
+    async fn the_client_with_most_loses_one() {
         let queue = Comparisons::start(1).unwrap();
         let (_open, gate) = mpsc::channel::<()>();
         let begin = |number: u8, wait: Option<mpsc::Receiver<()>>| {
@@ -272,8 +272,8 @@ mod tests {
         let others: Vec<_> = (2..50).map(|number| begin(number, None)).collect();
         let last = begin(60, None);
         assert_eq!(last.1, None, "there is room for who has nothing");
-        let (gave_way, _) = many.pop().unwrap();
-        assert_eq!(gave_way.now_or_never(), Some(Err(Busy)));
+        let (dropped, _) = many.pop().unwrap();
+        assert_eq!(dropped.now_or_never(), Some(Err(Busy)));
         drop((held, others));
     }
 }

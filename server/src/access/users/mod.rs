@@ -18,8 +18,8 @@ use std::sync::Arc;
 pub use self::name::{InvalidUserName, UserName};
 pub(super) use self::own::secret_place;
 pub use self::own::{OwnUsers, UserEntry};
-use super::AccessError;
 use super::reloaded::ReloadedFile;
+use crate::kept_files::FileError;
 
 /// The users of a file, by name.
 type ByName = BTreeMap<String, UserEntry>;
@@ -33,7 +33,7 @@ pub(super) struct Users {
 
 impl Users {
     /// Reads the lists of users.
-    pub(super) fn open(own: &OwnUsers, htpasswd: Option<PathBuf>) -> Result<Self, AccessError> {
+    pub(super) fn open(own: &OwnUsers, htpasswd: Option<PathBuf>) -> Result<Self, FileError> {
         let htpasswd = htpasswd.map(|path| ReloadedFile::open(path, false, htpasswd::parse));
         Ok(Self {
             own: ReloadedFile::open(own.path().to_path_buf(), true, own::parse)?,

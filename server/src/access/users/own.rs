@@ -6,15 +6,15 @@
 //! same time. Only its owner can read it. It never has a password, only a hash.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tonnage_engine::{Algorithm, Digest};
 
 use super::{ByName, UserName};
 use crate::access::AccessError;
-use crate::kept_files::{self, SECRET};
+use crate::kept_files::{self, FileError, SECRET};
 
 /// Cost of bcrypt for new passwords: about 0.2 s.
 pub(super) const COST: u32 = 12;
@@ -26,7 +26,9 @@ pub(super) const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=72;
 /// A user: the hash of the password, and what the list says.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserEntry {
-    hash: String,
+    hash: Arc<str>,
+    /// Identifies the password.
+    password_id: Arc<str>,
     cost: u32,
     /// Whether the user may do everything.
     pub is_admin: bool,
@@ -50,7 +52,8 @@ impl UserEntry {
             ));
         }
         Ok(Self {
-            hash: hash.to_owned(),
+            hash: hash.into(),
+            password_id: password_id(hash).into(),
             cost,
             is_admin,
         })
@@ -62,15 +65,19 @@ impl UserEntry {
     }
 
     /// Returns a text that differs for every password and user, and from which neither can be found.
-    pub(in crate::access) fn password_id(&self) -> String {
-        let digest = Digest::of(Algorithm::Sha256, self.hash.as_bytes()).to_string();
-        let digits = digest.rsplit(':').next().unwrap_or_default();
-        digits.chars().take(16).collect()
+    pub(in crate::access) fn password_id(&self) -> &str {
+        &self.password_id
     }
 
     pub(super) fn cost(&self) -> u32 {
         self.cost
     }
+}
+
+fn password_id(hash: &str) -> String {
+    let digest = Digest::of(Algorithm::Sha256, hash.as_bytes());
+    let first = digest.as_bytes().first_chunk().copied();
+    format!("{:016x}", u64::from_le_bytes(first.unwrap_or_default()))
 }
 
 /// The hash is not shown.
@@ -187,7 +194,7 @@ impl OwnUsers {
             return Err(AccessError::Password);
         }
         let hash = bcrypt::hash(password, COST).map_err(|_failed| AccessError::Password)?;
-        UserEntry::new(&hash, is_admin).map_err(|why| AccessError::unusable(&self.path, why))
+        Ok(UserEntry::new(&hash, is_admin).map_err(|why| FileError::unusable(&self.path, why))?)
     }
 
     /// Removes a user. Returns whether there was one.
@@ -195,39 +202,28 @@ impl OwnUsers {
         self.change(|users| users.remove(name).is_some())
     }
 
-    fn read(&self) -> Result<ByName, AccessError> {
-        let content = kept_files::read_if_there(&self.path);
-        let content = content.map_err(|source| self.failed("read", source))?;
-        let text = String::from_utf8_lossy(content.as_deref().unwrap_or_default());
-        parse(&text).map_err(|why| AccessError::unusable(&self.path, why))
+    fn read(&self) -> Result<ByName, FileError> {
+        let bytes = kept_files::read_if_there(&self.path)?;
+        let text = kept_files::text(&self.path, bytes.unwrap_or_default())?;
+        parse(&text).map_err(|why| FileError::unusable(&self.path, why))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut ByName) -> T) -> Result<T, AccessError> {
-        let _lock = kept_files::lock(&self.path).map_err(|source| self.failed("lock", source))?;
+        let _lock = kept_files::lock(&self.path)?;
         let mut users = self.read()?;
         let result = change(&mut users);
         let users = users.iter().map(|(name, entry)| UserTable {
             name: name.clone(),
-            password: entry.hash.clone(),
+            password: entry.hash.to_string(),
             admin: entry.is_admin,
         });
         let file = UsersFile {
             users: users.collect(),
         };
-        let text = toml::to_string(&file)
-            .map_err(|error| AccessError::unusable(&self.path, error.to_string()))?;
-        let replaced = kept_files::replace(&self.path, text.as_bytes(), SECRET);
-        replaced.map_err(|source| self.failed("write", source))?;
+        let text =
+            toml::to_string(&file).map_err(|error| FileError::unusable(&self.path, error))?;
+        kept_files::replace(&self.path, &text, SECRET)?;
         Ok(result)
-    }
-
-    fn failed(&self, action: &'static str, source: io::Error) -> AccessError {
-        let path = self.path.clone();
-        AccessError::File {
-            action,
-            path,
-            source,
-        }
     }
 }
 

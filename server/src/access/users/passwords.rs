@@ -13,12 +13,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 use super::comparisons::{Busy, Comparisons};
 use super::own::PASSWORD_BYTES;
 use super::{UserEntry, Users};
-use crate::access::{AccessError, Caller, Refused};
+use crate::access::{AccessError, Caller, Decision, Refused};
 use crate::clock::RunningClock;
 
 /// How long a right password is remembered after its last use.
@@ -69,8 +70,24 @@ impl Passwords {
         &self.users
     }
 
+    /// Determines whose name and password these are; nobody's if they are wrong.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`] if too many comparisons wait.
+    pub(in crate::access) fn log_in(
+        self: &Arc<Self>,
+        client: IpAddr,
+        name: String,
+        password: String,
+    ) -> Decision<'static, Result<Option<Caller>, Refused>> {
+        if let Some(caller) = self.remembered(&name, &password) {
+            return Decision::Ready(Ok(Some(caller)));
+        }
+        Decision::Pending(Arc::clone(self).compare(client, name, password).boxed())
+    }
+
     /// Returns the caller, if the password was found right a moment ago.
-    pub(in crate::access) fn remembered(&self, name: &str, password: &str) -> Option<Caller> {
+    fn remembered(&self, name: &str, password: &str) -> Option<Caller> {
         let user = self.users.get(name)?;
         let now = self.clock.recent();
         let proof = self.proof(name, &user, password);
@@ -82,10 +99,7 @@ impl Passwords {
     }
 
     /// Compares a password. Returns the caller, if it is right.
-    ///
-    /// # Errors
-    /// [`Refused::Unavailable`] if too many comparisons wait.
-    pub(in crate::access) async fn compare(
+    async fn compare(
         self: Arc<Self>,
         client: IpAddr,
         name: String,
