@@ -34,8 +34,9 @@ fn one_option_starts_tls() {
     assert!(server.url.starts_with("https://"), "{}", server.url);
     let (code, stdout, stderr) = smoke(&server.url, &authority);
     assert_eq!(code, 0, "{stdout}{stderr}");
-    let (code, stdout, _) = run(&mut tonnage(&["smoke", &server.url]));
+    let (code, stdout, stderr) = run(&mut tonnage(&["smoke", &server.url]));
     assert!(code != 0 && stdout.contains("certificate"), "{stdout}");
+    assert!(stderr.contains("--ca FILE"), "{stderr}");
     let plain = server.url.replace("https://", "http://");
     let (code, stdout, _) = run(&mut tonnage(&["smoke", &plain]));
     assert!(code != 0 && stdout.contains("400"), "{stdout}");

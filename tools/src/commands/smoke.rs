@@ -145,11 +145,17 @@ fn trusted(arguments: &Smoke, required: bool) -> Result<rustls::ClientConfig, Fa
 }
 
 fn unreachable_registry(options: &SmokeOptions) -> Failure {
-    Failure::new(
+    let failure = Failure::new(
         Exit::Network,
         format!("no registry answered at {}", options.url),
     )
-    .hint("check that it is running and that this is its address")
+    .hint("check that it is running and that this is its address");
+    if !options.url.starts_with("https:") {
+        return failure;
+    }
+    failure
+        .hint("if its certificate is not trusted, name the authority with --ca FILE")
+        .hint("if it has no TLS, write http:// instead of https://")
 }
 
 fn report(arguments: &Smoke, options: &SmokeOptions, recorder: &Recorder) -> Result<(), Failure> {
