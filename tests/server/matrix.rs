@@ -1,6 +1,6 @@
 //! Who may do what: every route and method, for every kind of sender.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tonnage_engine::Digest;
 use tonnage_server::ServerOptions;
-use tonnage_server::access::{AccessControl, AccessOptions, OwnUsers};
+use tonnage_server::access::{AccessControl, AccessOptions, NewApiKey, OwnKeys, OwnUsers};
 use tonnage_server::fuzz_entry::routes;
 use tonnage_tests::client::{Answer, Client, whole};
 use tonnage_tests::registry::TestRegistry;
@@ -62,6 +62,7 @@ fn needs(template: &str, method: &str) -> Needs {
 /// A kind of sender.
 struct Sender {
     name: &'static str,
+    /// The password; `key` and its limits for an API key; `forged` and what is wrong for a token of nobody's making.
     password: &'static str,
     /// The scope of the token that it sends instead of the password.
     token: Option<&'static str>,
@@ -96,7 +97,7 @@ const DELETER: &[Needs] = &[
 ];
 const NOBODY: &[Needs] = &[];
 #[rustfmt::skip]
-const SENDERS: [Sender; 19] = [
+const SENDERS: [Sender; 33] = [
     user("", "", &[Needs::Nothing]),
     user("reader", "wrong", NOBODY),
     user("nobody", "right", NOBODY),
@@ -116,6 +117,20 @@ const SENDERS: [Sender; 19] = [
     token("other", "repository:team/app:* repository:team/nil:*", USER, &[Needs::Credentials]),
     token("boss", "repository:team/app:delete repository:team/nil:delete", ALL, &[Needs::Credentials, Needs::Delete]),
     token("", "repository:team/app:pull repository:open:pull", NOBODY, NOBODY),
+    user("reader", "key", READER),
+    user("robot", "key", PUSHER),
+    user("pusher", "key team/*:pull", READER),
+    user("boss", "key team/*:push,delete", &[Needs::Nothing, Needs::Credentials, Needs::List, Needs::Pull, Needs::Push, Needs::Delete]),
+    user("boss", "key other/*:push", USER),
+    user("pusher", "key expired", NOBODY),
+    user("pusher", "key revoked", NOBODY),
+    user("pusher", "key of reader", NOBODY),
+    user("gone", "key", NOBODY),
+    Sender { password: "key team/*:pull", ..token("pusher", "repository:team/app:* repository:team/nil:*", READER, &[Needs::Credentials, Needs::Pull]) },
+    user("boss", "forged expired", NOBODY),
+    user("boss", "forged audience", NOBODY),
+    user("boss", "forged signature", NOBODY),
+    user("boss", "forged refresh", NOBODY),
 ];
 
 const fn user(name: &'static str, password: &'static str, may: &'static [Needs]) -> Sender {
@@ -148,7 +163,7 @@ const RULES: &str = "
     [[rule]]
     repositories = 'team/*'
     pull = ['@readers']
-    push = ['pusher']
+    push = ['pusher', 'robot']
     delete = ['deleter']
     immutable_tags = ['v*']
     [[rule]]
@@ -163,6 +178,37 @@ const RULES: &str = "
 struct Guarded {
     registry: TestRegistry,
     directory: TempDir,
+    /// The API keys of senders, by name and what is said of the key.
+    keys: BTreeMap<(&'static str, &'static str), String>,
+}
+
+/// Makes the API keys of all senders.
+fn make_keys(list: &OwnKeys) -> BTreeMap<(&'static str, &'static str), String> {
+    let mut keys = BTreeMap::new();
+    for sender in &SENDERS {
+        let Some(which) = sender.password.strip_prefix("key") else {
+            continue;
+        };
+        let (user, scopes) = match which {
+            " of reader" => ("reader", ""),
+            " expired" | " revoked" => (sender.name, ""),
+            scopes => (sender.name, scopes.trim()),
+        };
+        let scopes = scopes.split_whitespace().map(|text| text.parse().unwrap());
+        let made = list.create(NewApiKey {
+            user: user.parse().unwrap(),
+            is_robot: user == "robot",
+            label: String::new(),
+            scopes: scopes.collect(),
+            expires_unix_s: (which == " expired").then_some(1),
+        });
+        let key = made.unwrap();
+        if which == " revoked" {
+            assert!(list.revoke(key.id()).unwrap());
+        }
+        keys.insert((sender.name, sender.password), key.reveal());
+    }
+    keys
 }
 
 impl Guarded {
@@ -173,12 +219,14 @@ impl Guarded {
         let users: BTreeSet<_> = SENDERS.iter().map(|sender| sender.name).collect();
         let known = users
             .into_iter()
-            .filter(|name| !["", "nobody", "team/app"].contains(name));
+            .filter(|name| !["", "nobody", "team/app", "robot", "gone"].contains(name));
         // The lowest cost, because passwords are not what is tested.
         let lines = known.map(|name| format!("{name}:{}\n", bcrypt::hash("right", 4).unwrap()));
         std::fs::write(at("htpasswd"), lines.collect::<String>()).unwrap();
-        let control = AccessControl::open(AccessOptions {
-            own: OwnUsers::of(directory.path()),
+        let own = OwnUsers::of(directory.path());
+        let keys = make_keys(&own.keys());
+        let control = AccessControl::open(&AccessOptions {
+            own,
             htpasswd: Some(at("htpasswd")),
             rules: Some(at("rules.toml")),
         });
@@ -196,6 +244,7 @@ impl Guarded {
         Self {
             registry,
             directory,
+            keys,
         }
     }
 
@@ -231,8 +280,16 @@ impl Guarded {
 
     /// Returns the `Authorization` of a sender, for which a token may be fetched.
     async fn authorization(&self, sender: &Sender) -> String {
+        if let Some(wrong) = sender.password.strip_prefix("forged ") {
+            return format!("Bearer {}", self.forged(sender.name, wrong));
+        }
         let anonymous = sender.name.is_empty() && sender.token.is_some();
-        let password = if anonymous { "" } else { sender.password };
+        let key = self.keys.get(&(sender.name, sender.password));
+        let password = match key {
+            Some(key) => key,
+            None if anonymous => "",
+            None => sender.password,
+        };
         let who = (sender.name, password);
         let Some(scope) = sender.token else {
             return basic(who);
@@ -247,6 +304,43 @@ impl Guarded {
             )
         );
         format!("Bearer {}", answer["token"].as_str().unwrap())
+    }
+
+    /// Makes a token that differs from a valid one in one thing.
+    fn forged(&self, name: &str, wrong: &str) -> String {
+        let path = self.directory.path().join("auth/token-keys.toml");
+        let file: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+        let key = &file["key"][0];
+        let text = |name: &str| key[name].as_str().unwrap().to_owned();
+        let mut private = STANDARD.decode(text("private")).unwrap();
+        let now = jsonwebtoken::get_current_timestamp();
+        let password = OwnUsers::of(self.directory.path());
+        let rules = self.directory.path().join("htpasswd");
+        let options = AccessOptions {
+            own: password,
+            htpasswd: Some(rules),
+            rules: None,
+        };
+        let caller = options.find_caller(name).unwrap().unwrap();
+        let mut claims = json!({"iss": "tonnage", "sub": name, "aud": "tonnage", "exp": now + 300, "nbf": now,
+            "iat": now, "jti": "x", "credential": caller.credential,
+            "access": [{"type": "repository", "name": THERE, "actions": ["pull", "push", "delete"]},
+                {"type": "repository", "name": NOWHERE, "actions": ["pull", "push", "delete"]}]});
+        match wrong {
+            "nothing" => {}
+            // The clocks of two servers may differ by a minute.
+            "expired" => claims["exp"] = (now - 61).into(),
+            "audience" => claims["aud"] = "other".into(),
+            "refresh" => claims["aud"] = "tonnage-refresh".into(),
+            "signature" => {
+                private = jsonwebtoken_key();
+            }
+            other => panic!("{other}"),
+        }
+        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+        header.kid = Some(text("id"));
+        let key = jsonwebtoken::EncodingKey::from_ec_der(&private);
+        jsonwebtoken::encode(&header, &claims, &key).unwrap()
     }
 
     /// Pushes an image of one layer under the tag `latest` as the admin. Returns its manifest and its layer.
@@ -264,6 +358,11 @@ impl Guarded {
         self.send(boss, "PUT", &path, &manifest).await.expect(201);
         (manifest, digest)
     }
+}
+
+/// Returns another private key.
+fn jsonwebtoken_key() -> Vec<u8> {
+    rcgen::KeyPair::generate().unwrap().serialize_der()
 }
 
 /// Returns the `Authorization` for a name and a password; nothing for nobody.
@@ -362,7 +461,7 @@ async fn every_route_is_guarded() {
             }
         }
     }
-    assert!(asked > 400, "{asked}");
+    assert!(asked > 700, "{asked}");
     // Nothing was changed by anyone.
     let boss = ("boss", "right");
     let path = format!("/v2/{THERE}/manifests/latest");
@@ -373,6 +472,13 @@ async fn every_route_is_guarded() {
     let path = format!("/v2/{THERE}/tags/list");
     let tags = guarded.send(boss, "GET", &path, b"").await.expect(200);
     assert_eq!(tags.json()["tags"], json!(["latest"]));
+    // What is refused is refused for the one thing that is wrong.
+    let good = format!("Bearer {}", guarded.forged("boss", "nothing"));
+    let path = format!("/v2/{THERE}/manifests/latest");
+    guarded
+        .send_with(&good, "GET", &path, b"")
+        .await
+        .expect(200);
 }
 
 /// Guards: the list of repositories has what its reader may pull, over all its pages; the links to next pages name no
@@ -593,6 +699,81 @@ async fn removed_users_are_refused() {
         .expect(401);
 }
 
+/// Guards: a refresh token gets tokens without the password, by the form only, until its credential ends: another
+/// password, or a key that is revoked. So do tokens. Nobody anonymous gets one, and none is given unasked.
+#[tokio::test(flavor = "multi_thread")]
+async fn refresh_tokens_end_with_their_credential() {
+    let guarded = Guarded::start().await;
+    let key = guarded.keys[&("robot", "key")].clone();
+    let get = async |who: (&str, &str), query: &str| {
+        let path = format!("/token?scope=repository:team/app:pull,push{query}");
+        guarded
+            .send(who, "GET", &path, b"")
+            .await
+            .expect(200)
+            .json()
+    };
+    let refresh = async |token: &str| {
+        let form = format!(
+            "grant_type=refresh_token&service=tonnage&refresh_token={token}&scope=repository:team/app:push"
+        );
+        guarded
+            .send(("", ""), "POST", "/token", form.as_bytes())
+            .await
+    };
+    let text =
+        |answer: &serde_json::Value, name: &str| answer[name].as_str().map(ToOwned::to_owned);
+    assert_eq!(
+        text(&get(("pusher", "right"), "").await, "refresh_token"),
+        None
+    );
+    assert_eq!(
+        text(&get(("", ""), "&offline_token=true").await, "refresh_token"),
+        None
+    );
+    let by_password = get(("pusher", "right"), "&offline_token=true").await;
+    let by_password = text(&by_password, "refresh_token").unwrap();
+    let form = format!("grant_type=password&access_type=offline&username=robot&password={key}");
+    let by_key = guarded
+        .send(("", ""), "POST", "/token", form.as_bytes())
+        .await
+        .expect(200)
+        .json();
+    let by_key = text(&by_key, "refresh_token").unwrap();
+    for token in [&by_password, &by_key] {
+        let answer = refresh(token).await.expect(200).json();
+        assert_eq!(answer["scope"], "repository:team/app:push");
+        assert_eq!(text(&answer, "refresh_token"), None);
+        let path = "/v2/team/app/blobs/uploads/";
+        let bearer = format!("Bearer {}", text(&answer, "token").unwrap());
+        guarded
+            .send_with(&bearer, "POST", path, b"")
+            .await
+            .expect(202);
+    }
+    let token = format!(
+        "Bearer {}",
+        text(&get(("robot", &key), "").await, "token").unwrap()
+    );
+    guarded
+        .send_with(&token, "GET", "/v2/", b"")
+        .await
+        .expect(200);
+    let keys = OwnUsers::of(guarded.directory.path()).keys();
+    let id = key.split('_').nth(1).unwrap();
+    assert!(keys.revoke(id).unwrap());
+    let other = format!("pusher:{}", bcrypt::hash("another", 4).unwrap());
+    std::fs::write(guarded.directory.path().join("htpasswd"), other).unwrap();
+    for token in [&by_password, &by_key] {
+        let refused = async { while refresh(token).await.status != 401 {} };
+        assert!(tokio::time::timeout(NOTICED, refused).await.is_ok());
+    }
+    guarded
+        .send_with(&token, "GET", "/v2/", b"")
+        .await
+        .expect(401);
+}
+
 /// Guards: docker's way to pull without credentials from a registry that asks for them: the challenge of `/v2/` names
 /// the token service, which gives anyone a token for what anyone may pull, and nothing more.
 #[tokio::test(flavor = "multi_thread")]
@@ -654,13 +835,15 @@ async fn tokens_are_issued_by_form() {
     refused.expect_error(401, "UNAUTHORIZED");
     for wrong in [
         "",
-        "grant_type=refresh_token&refresh_token=x",
+        "grant_type=client_credentials",
         &format!("{good}&scope=nonsense"),
         &format!("{good}&scope={}", "repository:a:pull+".repeat(101)),
         &"x".repeat(70_000),
     ] {
         form(wrong).await.expect_error(400, "UNSUPPORTED");
     }
+    let broken = form("grant_type=refresh_token&refresh_token=x").await;
+    broken.expect_error(401, "UNAUTHORIZED");
     let token = answer["token"].as_str().unwrap();
     let broken = format!("Bearer {}x", &token[..token.len() - 2]);
     let refused = guarded
