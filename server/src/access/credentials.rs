@@ -79,6 +79,7 @@ impl CredentialAuthenticator {
             subject: verified.subject.to_string(),
             is_admin,
             scope: Some(verified.scope),
+            provenance: None,
         })
     }
 }

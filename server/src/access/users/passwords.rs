@@ -192,7 +192,7 @@ fn caller(name: &str, user: &UserEntry) -> Caller {
     Caller {
         subject: name.to_owned(),
         is_admin: user.is_admin,
-        scope: None,
+        ..Caller::default()
     }
 }
 
