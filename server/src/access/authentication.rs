@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::request::Parts;
 
-use super::{Credential, Decision, KeyScope, Permission, Refused, TokenScope};
+use super::{Credential, Decision, KeyScope, Permission, Provenance, Refused, TokenScope};
 use crate::transport::front_end::ConnectionFacts;
 
 /// Who sends a request.
@@ -27,6 +27,8 @@ pub struct Caller {
     pub key_scopes: Option<Arc<[KeyScope]>>,
     /// To what a token for the caller is bound; `None` for nothing, so that only an anonymous one is issued.
     pub credential: Option<Credential>,
+    /// Where the credentials come from, if a build has them from another issuer.
+    pub provenance: Option<Arc<Provenance>>,
 }
 
 impl Caller {

@@ -16,6 +16,7 @@ mod decision;
 mod error;
 mod login;
 mod policy;
+mod provenance;
 mod reloaded;
 mod rules;
 mod tokens;
@@ -39,6 +40,7 @@ pub use self::policy::{
     Action, Delete, GrantAll, ListRepositories, Overwrite, Permission, Ping, Policy, Pull, Push,
     See, Untag, Verdict,
 };
+pub use self::provenance::{PROVENANCE_BYTES_MAX, Provenance};
 pub use self::rules::{AccessRules, Reason, Right, Subject};
 pub use self::tokens::{InvalidScope, IssuedToken, Scope, TokenScope};
 pub use self::users::{InvalidUserName, OwnUsers, UserEntry, UserName};
