@@ -10,6 +10,7 @@
 pub mod access;
 pub mod admin;
 mod clock;
+mod documents;
 pub mod embedded;
 mod frontends;
 mod kept_files;

@@ -36,6 +36,7 @@ mod transport;
 mod unread;
 mod uploads;
 mod wire;
+mod workloads;
 
 use serde_json::{Value, json};
 use tonnage_engine::{Algorithm, Digest};

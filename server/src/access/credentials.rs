@@ -70,6 +70,7 @@ impl CredentialAuthenticator {
         Some(Caller {
             scope: Some(Arc::clone(&verified.scope)),
             credential: None,
+            provenance: verified.provenance.clone(),
             ..holder
         })
     }

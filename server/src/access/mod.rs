@@ -14,6 +14,7 @@ mod credential;
 mod credentials;
 mod decision;
 mod error;
+mod key_sets;
 mod login;
 mod policy;
 mod provenance;
@@ -21,6 +22,7 @@ mod reloaded;
 mod rules;
 mod tokens;
 mod users;
+mod workloads;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -5,14 +5,19 @@
 //! Invariants: what no rule allows is denied. One rule decides about a repository: the one with the longest pattern.
 //! The name of a user, a group or a repository has no meaning of its own.
 
+mod current;
 mod file;
+mod issuers;
 mod subjects;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+pub(super) use self::current::CurrentRules;
 pub use self::subjects::Subject;
+use super::workloads::Issuer;
 use super::{Caller, Permission, Verdict};
 use crate::oci::{RepositoryName, RepositoryPattern, Tag};
 
@@ -87,6 +92,7 @@ pub struct AccessRules {
     groups: BTreeMap<String, BTreeSet<String>>,
     admins: Vec<Subject>,
     rules: Vec<Rule>,
+    issuers: Vec<Issuer>,
 }
 
 /// The rule for the repositories of a pattern.
@@ -165,8 +171,13 @@ impl AccessRules {
         self.explain(caller, Right::Overwrite, repository)
     }
 
+    /// Returns the issuers whose tokens are accepted.
+    pub(super) fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
     /// Returns whether `caller` has a right in a repository.
-    pub(super) fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
+    fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
         self.is_admin(caller)
             || self
                 .rule(repository)

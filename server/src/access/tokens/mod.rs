@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use self::keys::SigningKeys;
 pub use self::scope::{InvalidScope, Scope, TokenScope};
-use super::{AccessError, Credential, now_unix_s};
+use super::{AccessError, Caller, Credential, Provenance, now_unix_s};
 
 /// How long a token is valid. Clients ask for another one in time.
 pub(super) const LIFETIME: Duration = Duration::from_mins(5);
@@ -61,6 +61,9 @@ struct Claims {
     /// For what it was issued; absent for an anonymous one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     credential: Option<Credential>,
+    /// Where the subject's credentials come from, if a build has them from another issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provenance: Option<Provenance>,
 }
 
 /// A token that was issued.
@@ -92,6 +95,8 @@ pub(super) struct VerifiedToken {
     pub(super) scope: Arc<TokenScope>,
     /// For what it was issued; `None` for an anonymous one.
     pub(super) credential: Option<Credential>,
+    /// Where the subject's credentials come from.
+    pub(super) provenance: Option<Arc<Provenance>>,
     /// The last second in which it is accepted, in Unix time.
     until_unix_s: u64,
 }
@@ -122,22 +127,28 @@ impl TokenService {
         self.keys.rotate(now_unix_s())
     }
 
-    /// Issues a token for what was granted to a subject, bound to its credential. An empty subject is anonymous.
+    /// Issues a token for what was granted to a caller, bound to the credential and no longer valid than that.
     pub(super) fn issue(
         &self,
-        subject: &str,
-        credential: Option<Credential>,
+        caller: &Caller,
         granted: Vec<Scope>,
     ) -> Result<IssuedToken, AccessError> {
         let now = now_unix_s();
-        let mut claims = claims(subject, SERVICE, now, LIFETIME);
-        claims.credential = credential;
+        let until = caller
+            .credential
+            .as_ref()
+            .and_then(Credential::until_unix_s);
+        let left = until.map(|until| Duration::from_secs(until.saturating_sub(now)));
+        let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
+        let mut claims = claims(&caller.subject, SERVICE, now, lifetime);
+        claims.credential = caller.credential.clone();
+        claims.provenance = caller.provenance.as_deref().cloned();
         claims.access = granted;
         Ok(IssuedToken {
             token: self.sign(&claims)?,
             granted: claims.access,
             issued_unix_s: now,
-            lifetime: LIFETIME,
+            lifetime,
         })
     }
 
@@ -173,6 +184,7 @@ impl TokenService {
             subject: claims.sub.into(),
             scope: Arc::new(TokenScope::new(claims.access)),
             credential: claims.credential,
+            provenance: claims.provenance.map(Arc::new),
             until_unix_s: claims.exp.saturating_add(LEEWAY.as_secs()),
         });
         if token.len() <= REMEMBERED_BYTES_MAX {
@@ -221,12 +233,20 @@ fn claims(subject: &str, service: &str, now_unix_s: u64, lifetime: Duration) -> 
         jti: uuid::Uuid::new_v4().to_string(),
         access: Vec::new(),
         credential: None,
+        provenance: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn alice() -> Caller {
+        Caller {
+            subject: "alice".to_owned(),
+            ..Caller::default()
+        }
+    }
 
     fn scope(text: &str) -> Scope {
         text.parse().unwrap()
@@ -239,7 +259,7 @@ mod tests {
         let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let tokens = TokenService::open(one.path()).unwrap();
         let issued = tokens
-            .issue("alice", None, vec![scope("repository:a:pull")])
+            .issue(&alice(), vec![scope("repository:a:pull")])
             .unwrap();
         let verified = tokens.verify(&issued.token).unwrap();
         assert_eq!(&*verified.subject, "alice");
@@ -292,7 +312,7 @@ mod tests {
     fn forged_tokens_are_not_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let tokens = TokenService::open(directory.path()).unwrap();
-        let issued = tokens.issue("alice", None, Vec::new()).unwrap();
+        let issued = tokens.issue(&alice(), Vec::new()).unwrap();
         let ((id, _), now) = (tokens.keys.newest(), now_unix_s());
         // Signed with what everyone knows: the name of the key.
         let secret = jsonwebtoken::EncodingKey::from_secret(id.as_bytes());
