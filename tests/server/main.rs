@@ -32,6 +32,7 @@ mod tls;
 mod transport;
 mod unread;
 mod uploads;
+mod whence;
 mod wire;
 
 use serde_json::{Value, json};
