@@ -10,6 +10,7 @@ pub(crate) mod config_show;
 pub(crate) mod fsck;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
+pub(crate) mod key;
 pub(crate) mod repair;
 pub(crate) mod repo_delete;
 pub(crate) mod repo_list;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Tag(TagCommand::List(arguments)) => tag_list::run(&arguments),
         Command::Tag(TagCommand::Delete(arguments)) => tag_delete::run(&arguments),
         Command::User(command) => user::run(&command),
+        Command::Key(command) => key::run(&command),
         Command::Can(arguments) => can::run(&arguments),
         Command::Usage(arguments) => usage::run(&arguments),
         Command::Whence(arguments) => whence::run(&arguments),
