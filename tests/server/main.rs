@@ -35,6 +35,7 @@ mod tokens;
 mod transport;
 mod unread;
 mod uploads;
+mod whence;
 mod wire;
 mod workloads;
 

@@ -22,6 +22,7 @@ pub(crate) mod tag_delete;
 pub(crate) mod tag_list;
 pub(crate) mod usage;
 pub(crate) mod user;
+pub(crate) mod whence;
 
 use crate::cli::{Cli, Command, ConfigCommand, RepoCommand, TagCommand};
 use crate::exit::Exit;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Key(command) => key::run(&command),
         Command::Can(arguments) => can::run(&arguments),
         Command::Usage(arguments) => usage::run(&arguments),
+        Command::Whence(arguments) => whence::run(&arguments),
         Command::Collect(arguments) => collect::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),
