@@ -297,3 +297,125 @@ async fn issuers_are_asked_rarely() {
     }
     assert_eq!(issuer.asked.load(Ordering::SeqCst), 1);
 }
+
+/// Guards: with another token service, challenges name it, and its tokens allow what they name, whoever the user is;
+/// rules only keep immutable tags. Tokens of other keys or for others are refused, and own users log in as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_another_service_are_accepted() {
+    let issuer = Issuer::start();
+    let server = format!(
+        "{RULES}
+        [token_service]
+        issuer = 'auth.example'
+        service = 'registry.example'
+        realm = 'https://auth.example/token'
+        keys = '{}/keys'
+        ",
+        issuer.url
+    );
+    let guarded = Guarded::with_rules(&server).await;
+    let [key, other] = ["one", "one"].map(|id| Key::new(id, Algorithm::ES256));
+    issuer.show(&[&key]);
+    let token = |key: &Key, audience: &str, actions: &[&str]| {
+        let access = json!([{"type": "repository", "name": "team/app", "actions": actions}]);
+        let claims = json!({"iss": "auth.example", "sub": "boss", "aud": audience, "exp": now() + 100,
+            "access": access});
+        format!("Bearer {}", key.sign(&claims))
+    };
+    let (service, all) = ("registry.example", &["pull", "push", "delete"][..]);
+    let (manifest, _) = guarded.push("team/app").await;
+    let path = |tag: &str| format!("/v2/team/app/manifests/{tag}");
+    let changed = [&manifest[..], b" "].concat();
+    for (authorization, method, path, body, expected) in [
+        (
+            token(&key, service, all),
+            "PUT",
+            path("new"),
+            &manifest,
+            201,
+        ),
+        (token(&key, service, all), "PUT", path("new"), &changed, 201),
+        (token(&key, service, all), "PUT", path("v1"), &manifest, 201),
+        (token(&key, service, all), "PUT", path("v1"), &changed, 403),
+        (
+            token(&key, service, all),
+            "DELETE",
+            path("v1"),
+            &manifest,
+            403,
+        ),
+        (
+            token(&key, service, all),
+            "GET",
+            "/v2/open/tags/list".to_owned(),
+            &manifest,
+            401,
+        ),
+        (
+            token(&key, service, all),
+            "GET",
+            "/v2/_catalog".to_owned(),
+            &manifest,
+            401,
+        ),
+        (
+            token(&key, service, &["pull"]),
+            "GET",
+            path("new"),
+            &manifest,
+            200,
+        ),
+        (
+            token(&key, service, &["pull"]),
+            "PUT",
+            path("new"),
+            &manifest,
+            401,
+        ),
+        (
+            token(&key, service, &[]),
+            "GET",
+            "/v2/".to_owned(),
+            &manifest,
+            200,
+        ),
+        (
+            token(&key, "x.example", all),
+            "GET",
+            path("new"),
+            &manifest,
+            401,
+        ),
+        (
+            token(&other, service, all),
+            "GET",
+            path("new"),
+            &manifest,
+            401,
+        ),
+        (
+            token(&key, service, all),
+            "GET",
+            "/token".to_owned(),
+            &manifest,
+            401,
+        ),
+    ] {
+        let answer = guarded.send_with(&authorization, method, &path, body).await;
+        assert_eq!(
+            answer.status, expected,
+            "{method} {path}: {:?}",
+            answer.body
+        );
+        if expected == 401 && path != "/token" {
+            let challenge = answer.header("www-authenticate");
+            let begin = "Bearer realm=\"https://auth.example/token\",service=\"registry.example\"";
+            assert!(challenge.starts_with(begin), "{challenge}");
+        }
+    }
+    guarded
+        .send(("boss", "right"), "GET", &path("new"), b"")
+        .await
+        .expect(200);
+    assert_eq!(issuer.asked.load(Ordering::SeqCst), 1);
+}

@@ -14,7 +14,7 @@ use super::api_keys::{ApiKeys, cover};
 use super::credentials::CredentialAuthenticator;
 use super::login::Login;
 use super::rules::{AccessRules, CurrentRules};
-use super::tokens::{IssuedToken, Scope, TokenService};
+use super::tokens::{ExternalTokens, IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
 use super::users::{OwnUsers, Users};
 use super::workloads::Workloads;
@@ -140,6 +140,7 @@ impl AccessControl {
         Arc::new(CredentialAuthenticator {
             login: self.login.clone(),
             tokens: Arc::clone(&self.tokens),
+            external: ExternalTokens::new(),
         })
     }
 

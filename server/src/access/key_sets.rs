@@ -53,7 +53,7 @@ const ALGORITHMS: [Algorithm; 9] = [
 /// Where keys are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum KeyPlace {
-    /// The issuer says it, in its discovery document (OpenID Connect Discovery section 4).
+    /// The issuer says it, in its discovery document (`OpenID` Connect Discovery section 4).
     Discovery(Uri),
     /// A URL.
     Url(Uri),

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::issuers::{self, IssuerTable};
+use super::issuers::{self, IssuerTable, TokenServerTable};
 use super::values::{OneOrMany, parse};
 use super::{AccessRules, Right, Rule, Subject, TagPattern};
 use crate::access::UserName;
@@ -25,6 +25,7 @@ struct RulesFile {
     rules: Vec<RuleTable>,
     #[serde(default, rename = "issuer")]
     issuers: Vec<IssuerTable>,
+    token_service: Option<TokenServerTable>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,6 +65,7 @@ impl FromStr for AccessRules {
             rules: Vec::new(),
             groups,
             issuers: issuers::read(file.issuers)?,
+            token_server: file.token_service.map(TokenServerTable::read).transpose()?,
         };
         // Else everyone who reaches the registry could do everything.
         if all.admins.iter().any(|who| matches!(who, Subject::Anyone)) {

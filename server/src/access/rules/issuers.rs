@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::values::{OneOrMany, parse};
 use crate::access::UserName;
 use crate::access::key_sets::{KeyPlace, KeySource};
+use crate::access::tokens::TokenServer;
 use crate::access::workloads::{Issuer, WorkloadUser};
 use crate::documents;
 
@@ -34,6 +35,40 @@ pub(super) struct IssuerTable {
 struct UserTable {
     name: String,
     claims: BTreeMap<String, OneOrMany>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TokenServerTable {
+    issuer: String,
+    service: String,
+    realm: String,
+    keys: String,
+    ca: Option<PathBuf>,
+}
+
+impl TokenServerTable {
+    /// Reads the table.
+    pub(super) fn read(self) -> Result<TokenServer, String> {
+        let place = "token_service";
+        for (name, value) in [("issuer", &self.issuer), ("service", &self.service)] {
+            // They are part of a header, or of what every token says.
+            let is_usual = |byte: u8| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte);
+            if value.is_empty() || !value.bytes().all(is_usual) {
+                return Err(format!(
+                    "{place}: {name} is empty or has spaces, quotes or commas"
+                ));
+            }
+        }
+        // Clients send their passwords there.
+        let realm = trustworthy(&self.realm, &format!("{place}: realm"))?;
+        Ok(TokenServer {
+            keys: key_source(Some(&self.keys), None, self.ca, place)?,
+            realm: realm.to_string(),
+            issuer: self.issuer,
+            service: self.service,
+        })
+    }
 }
 
 /// Reads all tables.

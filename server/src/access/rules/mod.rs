@@ -17,6 +17,7 @@ use std::str::FromStr;
 
 pub(super) use self::current::CurrentRules;
 pub use self::subjects::Subject;
+use super::tokens::TokenServer;
 use super::workloads::Issuer;
 use super::{Caller, Permission, Verdict};
 use crate::oci::{RepositoryName, RepositoryPattern, Tag};
@@ -93,6 +94,7 @@ pub struct AccessRules {
     admins: Vec<Subject>,
     rules: Vec<Rule>,
     issuers: Vec<Issuer>,
+    token_server: Option<TokenServer>,
 }
 
 /// The rule for the repositories of a pattern.
@@ -176,6 +178,11 @@ impl AccessRules {
         &self.issuers
     }
 
+    /// Returns the other token service, if clients get tokens there.
+    pub(super) fn token_server(&self) -> Option<&TokenServer> {
+        self.token_server.as_ref()
+    }
+
     /// Returns whether `caller` has a right in a repository.
     fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
         self.is_admin(caller)
@@ -186,6 +193,13 @@ impl AccessRules {
 
     /// Decides about a permission.
     pub(super) fn decide(&self, caller: &Caller, permission: Permission<'_>) -> Verdict {
+        if caller.is_granted_by_scope {
+            // Whether the scope covers it is another question.
+            return match self.keeps_tag(permission) {
+                true => Verdict::Denied,
+                false => Verdict::Granted,
+            };
+        }
         let granted = match Right::needed(permission) {
             // A client learns from the answer to a ping whether it has to send credentials, so nobody is anonymous
             // there. A list has only what its reader may pull.

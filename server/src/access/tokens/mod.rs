@@ -10,20 +10,22 @@
 //! Invariants: only tokens of the own keys, with the one algorithm, are accepted; keys and algorithms that a token
 //! names itself are ignored. A token is never logged.
 
+mod external;
 mod keys;
+mod remembered;
 pub(super) mod scope;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, Header, Validation};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::external::{ExternalTokens, TokenServer};
 use self::keys::SigningKeys;
+use self::remembered::RememberedTokens;
 pub use self::scope::{InvalidScope, Scope, TokenScope};
 use super::{AccessError, Caller, Credential, Provenance, now_unix_s};
 
@@ -31,10 +33,6 @@ use super::{AccessError, Caller, Credential, Provenance, now_unix_s};
 pub(super) const LIFETIME: Duration = Duration::from_mins(5);
 /// How much the clocks of two servers may differ.
 const LEEWAY: Duration = Duration::from_mins(1);
-/// Verified tokens that are remembered; when there are more, all are forgotten.
-const REMEMBERED_MAX: usize = 4096;
-/// Longest token that is remembered: one with ten scopes has about 2 KiB.
-const REMEMBERED_BYTES_MAX: usize = 4 << 10;
 /// Longest token that is looked at: one with a hundred scopes has about 10 KiB.
 const BYTES_MAX: usize = 64 << 10;
 /// How long a refresh token is valid. The key that signed it verifies for as long after it was replaced.
@@ -104,7 +102,7 @@ pub(super) struct VerifiedToken {
 /// Issues and verifies tokens.
 pub(super) struct TokenService {
     keys: SigningKeys,
-    verified: Mutex<HashMap<Box<str>, Arc<VerifiedToken>>>,
+    verified: RememberedTokens,
 }
 
 impl fmt::Debug for TokenService {
@@ -118,7 +116,7 @@ impl TokenService {
     pub(super) fn open(directory: &Path) -> Result<Self, AccessError> {
         Ok(Self {
             keys: SigningKeys::open(directory, now_unix_s())?,
-            verified: Mutex::default(),
+            verified: RememberedTokens::default(),
         })
     }
 
@@ -141,7 +139,7 @@ impl TokenService {
         let left = until.map(|until| Duration::from_secs(until.saturating_sub(now)));
         let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
         let mut claims = claims(&caller.subject, SERVICE, now, lifetime);
-        claims.credential = caller.credential.clone();
+        claims.credential.clone_from(&caller.credential);
         claims.provenance = caller.provenance.as_deref().cloned();
         claims.access = granted;
         Ok(IssuedToken {
@@ -176,8 +174,8 @@ impl TokenService {
     /// Verifies a token. Returns `None` if it is not valid now.
     pub(super) fn verify(&self, token: &str) -> Option<Arc<VerifiedToken>> {
         let now = now_unix_s();
-        if let Some(known) = self.verified.lock().get(token) {
-            return (now <= known.until_unix_s).then(|| Arc::clone(known));
+        if let Some(known) = self.verified.get(token) {
+            return (now <= known.until_unix_s).then_some(known);
         }
         let claims = self.decode(token, SERVICE)?;
         let verified = Arc::new(VerifiedToken {
@@ -187,13 +185,7 @@ impl TokenService {
             provenance: claims.provenance.map(Arc::new),
             until_unix_s: claims.exp.saturating_add(LEEWAY.as_secs()),
         });
-        if token.len() <= REMEMBERED_BYTES_MAX {
-            let mut known = self.verified.lock();
-            if known.len() >= REMEMBERED_MAX {
-                known.clear();
-            }
-            known.insert(token.into(), Arc::clone(&verified));
-        }
+        self.verified.add(token, &verified);
         Some(verified)
     }
 

@@ -1,4 +1,4 @@
-//! Workload identity: programs that log in with a token which their platform issued (OpenID Connect).
+//! Workload identity: programs that log in with a token which their platform issued (`OpenID` Connect).
 //!
 //! Owns: [`Workloads`]: whose token it is, and what is kept of it. Refuses: keys (`key_sets`), and the file in which
 //! the operator says whom tokens log in (`rules`).
