@@ -65,7 +65,7 @@ impl AccessOptions {
         Ok(self.open_users()?.get(name).is_some())
     }
 
-    /// Returns the caller that a name is: a user with a password, a robot account or a workload; `None` if there is none.
+    /// Returns the caller of this name: a user with a password, a robot account or a workload; `None` if there is none.
     pub fn find_caller(&self, name: &str) -> Result<Option<Caller>, AccessError> {
         if let Some(user) = self.open_users()?.get(name) {
             return Ok(Some(user.caller(name)));
@@ -261,20 +261,17 @@ impl Policy for RulePolicy {
         caller: &'a Caller,
         permission: Permission<'a>,
     ) -> Decision<'a, Verdict> {
-        let verdict = self.rules.get().decide(caller, permission);
+        let scope = caller.scope.as_ref();
+        let is_covered = scope.is_none_or(|scope| scope.covers(permission));
+        let mut verdict = self.rules.get().decide(caller, permission);
         if verdict == Verdict::Granted && !is_of_key(caller, permission) {
-            return Decision::Ready(Verdict::Denied);
+            verdict = Verdict::Denied;
         }
-        let is_covered = caller
-            .scope
-            .as_ref()
-            .is_none_or(|scope| scope.covers(permission));
-        // With another token the same caller may do it.
-        let lacks_scope = verdict == Verdict::Granted && !is_covered;
-        Decision::Ready(if lacks_scope {
-            Verdict::Unauthenticated
-        } else {
-            verdict
-        })
+        // With another token the same caller may do it, or does not learn that nobody may.
+        let is_decided = verdict == Verdict::Denied && !caller.is_granted_by_scope;
+        if !is_covered && !is_decided {
+            verdict = Verdict::Unauthenticated;
+        }
+        Decision::Ready(verdict)
     }
 }

@@ -195,9 +195,11 @@ impl AccessRules {
     pub(super) fn decide(&self, caller: &Caller, permission: Permission<'_>) -> Verdict {
         if caller.is_granted_by_scope {
             // Whether the scope covers it is another question.
-            return match self.keeps_tag(permission) {
-                true => Verdict::Denied,
-                false => Verdict::Granted,
+            let is_kept = self.keeps_tag(permission);
+            return if is_kept {
+                Verdict::Denied
+            } else {
+                Verdict::Granted
             };
         }
         let granted = match Right::needed(permission) {

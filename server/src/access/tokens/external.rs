@@ -65,7 +65,7 @@ impl ExternalTokens {
             audiences: std::slice::from_ref(&server.service),
         };
         let claims = self.keys.verify(&server.keys, token, expected).await?;
-        let Some(verified) = claims.and_then(|claims| read(claims)) else {
+        let Some(verified) = claims.and_then(read) else {
             return Ok(None);
         };
         let verified = Arc::new(verified);
