@@ -17,7 +17,6 @@ use super::rules::{AccessRules, CurrentRules};
 use super::tokens::{ExternalTokens, IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
 use super::users::{OwnUsers, Users};
-use super::workloads::Workloads;
 use super::{
     AccessError, Authenticator, Caller, Credential, Decision, Permission, Policy, Refused, Verdict,
 };
@@ -102,7 +101,7 @@ impl AccessControl {
         let login = Login {
             passwords: Arc::new(Passwords::new(users)?),
             api_keys: Arc::new(ApiKeys::open(&options.own.keys())?),
-            workloads: Arc::new(Workloads::new()),
+            workloads: Arc::default(),
             rules: rules.clone(),
         };
         let tokens = Arc::new(TokenService::open(options.own.directory())?);
@@ -140,7 +139,7 @@ impl AccessControl {
         Arc::new(CredentialAuthenticator {
             login: self.login.clone(),
             tokens: Arc::clone(&self.tokens),
-            external: ExternalTokens::new(),
+            external: ExternalTokens::default(),
         })
     }
 
