@@ -1,10 +1,8 @@
 //! Access control: users, rules, and what the program prints about them.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::Stdio;
 
-use crate::serving::{Serving, run, send_over, tonnage};
+use crate::serving::{Serving, run, run_with, send_over, tonnage};
 
 /// A name with its password, as a header.
 fn basic(name: &str, password: &str) -> String {
@@ -25,19 +23,7 @@ fn status(server: &Serving, line: &str, credentials: &str) -> u16 {
 fn with_password(arguments: &[&str], data: &Path, password: &str) -> (i32, String, String) {
     let mut command = tonnage(arguments);
     command.arg("--data").arg(data).arg("--password-stdin");
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the binary runs");
-    writeln!(child.stdin.take().expect("piped"), "{password}").unwrap();
-    let output = child.wait_with_output().expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (
-        output.status.code().expect("a code"),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    run_with(&mut command, format!("{password}\n").as_bytes())
 }
 
 /// Guards: a registry without users makes an admin whose password it prints once. Users that commands add, change and

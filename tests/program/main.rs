@@ -5,6 +5,7 @@
 mod auth;
 mod cli;
 mod collect;
+mod kubelet;
 mod names;
 mod online;
 mod pushing;
