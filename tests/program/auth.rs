@@ -140,6 +140,38 @@ fn rules_are_read_again() {
     assert!(code == 2 && stderr.contains("rules.toml"), "{stderr}");
 }
 
+/// Guards: who leaves a group loses its rights: groups are replaced, and not added to. No name gives a right, only a
+/// rule does.
+#[test]
+fn groups_are_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let (data, rules) = (at("data"), at("rules.toml"));
+    let write = |members: &str| {
+        let text = format!(
+            "[groups]\ndev = [{members}]\n[[rule]]\nrepositories = 'team/*'\npush = ['@dev']\n"
+        );
+        std::fs::write(&rules, text).unwrap();
+    };
+    write("'dev-ci', 'bob'");
+    for name in ["dev-ci", "dev", "admin", "robot-dev-ci"] {
+        let added = with_password(&["user", "add", name], &data, "correct horse");
+        assert_eq!(added.0, 0, "{}", added.2);
+    }
+    let named = rules.display().to_string();
+    let server = Serving::start(&data, &["--auth", "--auth-rules", &named]);
+    let post = |name: &str| {
+        let line = "POST /v2/team/a/blobs/uploads/";
+        status(&server, line, &basic(name, "correct horse"))
+    };
+    assert_eq!(post("dev-ci"), 202);
+    for name in ["dev", "admin", "robot-dev-ci"] {
+        assert_eq!(post(name), 403, "{name}");
+    }
+    write("'bob'");
+    while post("dev-ci") != 403 {}
+}
+
 /// Guards: options that would leave a registry open by mistake are errors.
 #[test]
 fn wrong_options_of_access_are_explained() {
