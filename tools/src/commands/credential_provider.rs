@@ -17,8 +17,9 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct CredentialProvider {
     /// A registry that gets credentials: the host and port with which names of its images begin; can be repeated
-    #[arg(long, value_name = "HOST[:PORT]", required = true, value_parser = registry)]
-    registry: Vec<Registry>,
+    // Not parsed by clap, which quotes what is wrong: it may have a password.
+    #[arg(long, value_name = "HOST[:PORT]", required = true)]
+    registry: Vec<String>,
     /// User name, for pods whose service account's token the kubelet does not send
     #[arg(long, value_name = "NAME", requires = "password_file")]
     username: Option<String>,
@@ -33,14 +34,13 @@ pub(crate) struct CredentialProvider {
     audience: Option<String>,
 }
 
-fn registry(text: &str) -> Result<Registry, String> {
-    text.parse().map_err(str::to_owned)
-}
-
 /// Answers one request of the kubelet.
 pub(crate) fn run(arguments: &CredentialProvider) -> Result<Exit, Failure> {
+    let registries = arguments.registry.iter().map(|text| text.parse());
+    let registries = registries.collect::<Result<Vec<Registry>, _>>();
+    let registries = registries.map_err(|why| usage(format!("--registry: {why}")))?;
     if arguments.print_config {
-        return print_config(arguments);
+        return print_config(arguments, &registries);
     }
     let mut bytes = Vec::new();
     let read = io::stdin()
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &CredentialProvider) -> Result<Exit, Failure> {
         return Err(usage("the request is too long"));
     }
     let request = Request::parse(&bytes).map_err(usage)?;
-    let response = match request.registry(&arguments.registry) {
+    let response = match request.registry(&registries) {
         Some(registry) => {
             let credentials = match request.token() {
                 Some(token) => token,
@@ -78,7 +78,7 @@ fn of_file(arguments: &CredentialProvider) -> Result<Credentials, Failure> {
     Ok(Credentials::of_file(username, password))
 }
 
-fn print_config(arguments: &CredentialProvider) -> Result<Exit, Failure> {
+fn print_config(arguments: &CredentialProvider, registries: &[Registry]) -> Result<Exit, Failure> {
     let file = arguments.password_file.as_deref();
     let file = file.map(|file| {
         let path = file.to_str().filter(|_| file.is_absolute());
@@ -93,7 +93,7 @@ fn print_config(arguments: &CredentialProvider) -> Result<Exit, Failure> {
             .hint("for a password: --username NAME --password-file FILE"));
     }
     let configuration = ProviderConfiguration {
-        registries: &arguments.registry,
+        registries,
         audience: arguments.audience.as_deref(),
         password,
     };
