@@ -172,6 +172,85 @@ fn groups_are_replaced() {
     while post("dev-ci") != 403 {}
 }
 
+/// Guards: a key that a command makes works at once on the running server, for what its scope and the rules allow; it
+/// is shown once, listed with its last use, and revoked. A key of a name that does not exist is a mistake.
+#[test]
+fn keys_are_known_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, rules) = (
+        directory.path().join("data"),
+        directory.path().join("rules.toml"),
+    );
+    std::fs::write(&rules, "[[rule]]\nrepositories = '*'\npush = ['ci']\n").unwrap();
+    let named = rules.display().to_string();
+    let server = Serving::start(
+        &data,
+        &["--auth", "--auth-rules", &named, "--log-level", "debug"],
+    );
+    let key = |arguments: &[&str]| run(tonnage(&["key"]).args(arguments).arg("--data").arg(&data));
+    let (code, _, stderr) = key(&["create", "ci"]);
+    assert!(code == 9 && stderr.contains("--robot"), "{stderr}");
+    assert_eq!(key(&["create", "admin", "--robot"]).0, 2);
+    let create = [
+        "create",
+        "ci",
+        "--robot",
+        "--scope",
+        "team/*:push",
+        "--label",
+        "build",
+    ];
+    let (code, stdout, stderr) = key(&create);
+    assert!(code == 0 && stderr.contains("not shown again"), "{stderr}");
+    let secret = stdout.trim_end();
+    let ci = basic("ci", secret);
+    let post = |name: &str| {
+        let line = format!("POST /v2/{name}/blobs/uploads/");
+        status(&server, &line, &ci)
+    };
+    assert_eq!((post("team/a"), post("other")), (202, 403));
+    assert_eq!(status(&server, "GET /v2/", &basic("admin", secret)), 401);
+    let can = tonnage(&[
+        "can",
+        "ci",
+        "push",
+        "other",
+        "--auth",
+        "--auth-rules",
+        &named,
+        "--data",
+    ])
+    .arg(&data)
+    .status();
+    assert!(can.unwrap().success(), "a robot account is a user");
+    let id = secret.split('_').nth(1).unwrap();
+    let (_, listed, _) = key(&["list"]);
+    assert!(
+        listed.contains(id)
+            && listed.contains("ci (robot)")
+            && listed.contains("team/*:push  build"),
+        "{listed}"
+    );
+    assert_eq!(key(&["revoke", id, "0000"]).0, 9);
+    assert_eq!(post("team/a"), 202, "all are revoked or none");
+    server.signal("-TERM");
+    let (_, log) = server.end();
+    let (_, listed, _) = key(&["list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert!(listed["keys"][0]["last_used"].is_string(), "{listed}");
+    assert!(!log.contains(secret) && !listed.to_string().contains(secret));
+    let server = Serving::start(&data, &["--auth", "--auth-rules", &named]);
+    assert_eq!(key(&["revoke", id]).0, 0);
+    while status(&server, "GET /v2/", &ci) != 401 {}
+    // A user or robot account that is removed takes its keys along.
+    assert_eq!(key(&create).0, 0);
+    assert_eq!(
+        run(tonnage(&["user", "remove", "ci", "--data"]).arg(&data)).0,
+        0
+    );
+    assert_eq!(key(&["list"]).1, "");
+}
+
 /// Guards: options that would leave a registry open by mistake are errors.
 #[test]
 fn wrong_options_of_access_are_explained() {

@@ -1,6 +1,7 @@
 //! The distribution API over real sockets, on the real engine. Each test names the clause that it checks; "spec" is
 //! the OCI distribution specification, main branch.
 
+mod access;
 mod authentication;
 mod base;
 mod blobs;
@@ -12,6 +13,7 @@ mod concurrent;
 mod content;
 mod delete;
 mod failures;
+mod guarded;
 mod heads;
 mod large;
 mod leases;
@@ -29,6 +31,7 @@ mod strict;
 mod tags;
 mod takeover;
 mod tls;
+mod tokens;
 mod transport;
 mod unread;
 mod uploads;

@@ -13,6 +13,7 @@ use crate::commands::credential_provider::CredentialProvider;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
 use crate::commands::jobs::Jobs;
+use crate::commands::key::KeyCommand;
 use crate::commands::repair::RepairArguments;
 use crate::commands::repo_delete::RepoDelete;
 use crate::commands::repo_list::RepoList;
@@ -62,6 +63,13 @@ pub(crate) enum Command {
         tonnage user set-password alice --password-stdin"
     )]
     User(UserCommand),
+    /// Make, list and revoke API keys for users and robot accounts; a running server knows at once
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  tonnage key create ci --robot --scope team/*:pull,push --expires 30d\n  \
+        tonnage key list --data /srv/tonnage\n  tonnage key revoke 0123456789abcdef"
+    )]
+    Key(KeyCommand),
     /// Print whether a user may do something in a repository, and which access rule decides
     #[command(
         after_help = "Examples:\n  tonnage can alice push team/app --config /etc/tonnage.toml\n  \

@@ -8,15 +8,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::api_keys::{ApiKeys, cover};
 use super::credentials::CredentialAuthenticator;
+use super::login::Login;
 use super::reloaded::ReloadedFile;
-use super::rules::{AccessRules, Right};
+use super::rules::AccessRules;
 use super::tokens::{IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
-use super::users::{OwnUsers, UserEntry, Users};
-use super::{AccessError, Authenticator, Caller, Decision, Permission, Policy, Refused, Verdict};
+use super::users::{OwnUsers, Users};
+use super::{
+    AccessError, Authenticator, Caller, Credential, Decision, Permission, Policy, Refused, Verdict,
+};
 use crate::kept_files::FileError;
-use crate::oci::RepositoryName;
 
 /// Interval of looks at the files.
 const LOOK: Duration = Duration::from_secs(1);
@@ -35,7 +38,7 @@ pub struct AccessOptions {
 /// Who may do what.
 #[derive(Debug)]
 pub struct AccessControl {
-    passwords: Arc<Passwords>,
+    login: Login,
     tokens: Arc<TokenService>,
     policy: Arc<RulePolicy>,
 }
@@ -43,7 +46,7 @@ pub struct AccessControl {
 /// Issues tokens to who logs in, and to anyone for what needs no credentials.
 #[derive(Debug, Clone)]
 pub struct TokenIssuer {
-    passwords: Arc<Passwords>,
+    login: Login,
     tokens: Arc<TokenService>,
     policy: Arc<RulePolicy>,
 }
@@ -56,9 +59,26 @@ struct RulePolicy {
 }
 
 impl AccessOptions {
-    /// Returns a user, as the lists have it now.
-    pub fn find_user(&self, name: &str) -> Result<Option<UserEntry>, AccessError> {
-        Ok(Users::open(&self.own, self.htpasswd.clone())?.get(name))
+    /// Returns whether there is a user of this name, with a password.
+    pub fn has_user(&self, name: &str) -> Result<bool, AccessError> {
+        Ok(self.open_users()?.get(name).is_some())
+    }
+
+    /// Returns the caller that a name is, with a password or as a robot account; `None` if there is none.
+    pub fn find_caller(&self, name: &str) -> Result<Option<Caller>, AccessError> {
+        if let Some(user) = self.open_users()?.get(name) {
+            return Ok(Some(user.caller(name)));
+        }
+        let keys = self.own.keys().list()?;
+        let is_robot = keys.iter().any(|(_, key)| key.is_robot && key.user == name);
+        Ok(is_robot.then(|| Caller {
+            subject: name.to_owned(),
+            ..Caller::default()
+        }))
+    }
+
+    fn open_users(&self) -> Result<Users, FileError> {
+        Users::open(&self.own, self.htpasswd.clone())
     }
 
     /// Returns the rules, as the file has them now.
@@ -81,45 +101,36 @@ impl AccessControl {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn open(options: AccessOptions) -> Result<Self, AccessError> {
+    pub fn open(options: &AccessOptions) -> Result<Self, AccessError> {
         let rules = options.open_rules()?.map(Arc::new);
-        let users = Users::open(&options.own, options.htpasswd)?;
-        let passwords = Arc::new(Passwords::new(users)?);
+        let users = options.open_users()?;
+        let login = Login {
+            passwords: Arc::new(Passwords::new(users)?),
+            api_keys: Arc::new(ApiKeys::open(&options.own.keys())?),
+        };
         let tokens = Arc::new(TokenService::open(options.own.directory())?);
-        let looked_at = (
-            Arc::downgrade(&passwords),
-            rules.as_ref().map(Arc::downgrade),
-            Arc::downgrade(&tokens),
-        );
+        let watched = Watched {
+            passwords: Arc::downgrade(&login.passwords),
+            api_keys: Arc::downgrade(&login.api_keys),
+            rules: rules.as_ref().map(Arc::downgrade),
+            tokens: Arc::downgrade(&tokens),
+        };
         // A thread of its own, because it waits for a disk, and a limit on threads that is reached later must not end
         // it.
         let thread = std::thread::Builder::new().name("tonnage-access".to_owned());
-        let looking = move || {
-            while let (Some(passwords), Some(tokens)) =
-                (looked_at.0.upgrade(), looked_at.2.upgrade())
-            {
-                // A panic is reported by the panic hook, and the next look is another attempt.
-                let look = AssertUnwindSafe(|| {
-                    if let Some(rules) = looked_at.1.as_ref().and_then(Weak::upgrade) {
-                        rules.reload();
-                    }
-                    if let Err(error) = tokens.rotate() {
-                        tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
-                    }
-                    passwords.users().reload();
-                });
-                drop(catch_unwind(look));
-                drop((passwords, tokens));
+        let watching = move || {
+            // A panic is reported by the panic hook, and the next look is another attempt.
+            while catch_unwind(AssertUnwindSafe(|| watched.look())).unwrap_or(true) {
                 std::thread::sleep(LOOK);
             }
         };
-        thread.spawn(looking).map_err(AccessError::Thread)?;
+        thread.spawn(watching).map_err(AccessError::Thread)?;
         let policy = Arc::new(RulePolicy {
             rules,
             none: Arc::default(),
         });
         Ok(Self {
-            passwords,
+            login,
             tokens,
             policy,
         })
@@ -127,13 +138,13 @@ impl AccessControl {
 
     /// Returns whether nobody can log in. A user that is added then can, without another look at the files.
     pub fn has_no_users(&self) -> bool {
-        self.passwords.users().is_empty()
+        self.login.passwords.users().is_empty()
     }
 
     /// Returns what determines who sends a request.
     pub fn authenticator(&self) -> Arc<dyn Authenticator> {
         Arc::new(CredentialAuthenticator {
-            passwords: Arc::clone(&self.passwords),
+            login: self.login.clone(),
             tokens: Arc::clone(&self.tokens),
         })
     }
@@ -146,7 +157,7 @@ impl AccessControl {
     /// Returns what issues tokens.
     pub fn token_issuer(&self) -> TokenIssuer {
         TokenIssuer {
-            passwords: Arc::clone(&self.passwords),
+            login: self.login.clone(),
             tokens: Arc::clone(&self.tokens),
             policy: Arc::clone(&self.policy),
         }
@@ -162,34 +173,85 @@ impl TokenIssuer {
         password: &str,
     ) -> Result<Option<Caller>, Refused> {
         let (name, password) = (name.to_owned(), password.to_owned());
-        self.passwords.log_in(client, name, password).wait().await?
+        self.login.log_in(client, name, password).wait().await?
+    }
+
+    /// Returns whom a refresh token is for; `None` if it is not valid now.
+    pub(crate) fn refresh(&self, token: &str) -> Option<Caller> {
+        let (subject, credential) = self.tokens.verify_refresh(token)?;
+        self.login.holder(&subject, Some(&credential))
     }
 
     /// Returns the part of `wanted` that `caller` may have.
     pub(crate) fn granted(&self, caller: &Caller, wanted: Vec<Scope>) -> Vec<Scope> {
         let rules = self.policy.rules();
         let may_list = !caller.is_anonymous();
-        let has = |right: Right, name: &RepositoryName| rules.has(caller, right, name);
+        let has = |permission: Permission<'_>| {
+            rules.decide(caller, permission) == Verdict::Granted && is_of_key(caller, permission)
+        };
         let granted = wanted
             .into_iter()
             .filter_map(|scope| scope.granted(may_list, has));
         granted.collect()
     }
 
-    /// Issues a token for what was granted to `caller`. Returns `None` if the user is gone.
+    /// Issues a token for what was granted to `caller`.
     pub(crate) fn issue(
         &self,
         caller: &Caller,
         granted: Vec<Scope>,
-    ) -> Result<Option<IssuedToken>, AccessError> {
-        let subject = &caller.subject;
-        if caller.is_anonymous() {
-            return self.tokens.issue(subject, "", granted).map(Some);
-        }
-        let user = self.passwords.users().get(subject);
-        user.map(|user| self.tokens.issue(subject, user.password_id(), granted))
-            .transpose()
+    ) -> Result<IssuedToken, AccessError> {
+        let credential = caller.credential.clone();
+        self.tokens.issue(&caller.subject, credential, granted)
     }
+
+    /// Issues a refresh token. Returns `None` for who has nothing to be remembered by.
+    pub(crate) fn issue_refresh(&self, caller: &Caller) -> Result<Option<String>, AccessError> {
+        let issue = |credential: &Credential| {
+            let credential = credential.clone();
+            self.tokens.issue_refresh(&caller.subject, credential)
+        };
+        caller.credential.as_ref().map(issue).transpose()
+    }
+}
+
+/// What is looked at from time to time, as long as a server uses it.
+struct Watched {
+    passwords: Weak<Passwords>,
+    api_keys: Weak<ApiKeys>,
+    rules: Option<Weak<ReloadedFile<AccessRules>>>,
+    tokens: Weak<TokenService>,
+}
+
+impl Watched {
+    /// Reads files that changed, and writes those that are due. Returns whether to do so again.
+    fn look(&self) -> bool {
+        let (Some(passwords), Some(api_keys), Some(tokens)) = (
+            self.passwords.upgrade(),
+            self.api_keys.upgrade(),
+            self.tokens.upgrade(),
+        ) else {
+            return false;
+        };
+        if let Some(rules) = self.rules.as_ref().and_then(Weak::upgrade) {
+            rules.reload();
+        }
+        if let Err(error) = tokens.rotate() {
+            tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
+        }
+        api_keys.reload();
+        if let Err(error) = api_keys.save_uses() {
+            tracing::warn!(%error, "the last uses of API keys could not be written; they are tried again");
+        }
+        passwords.users().reload();
+        true
+    }
+}
+
+/// Returns whether the API key of a request, if it has one, is for this permission.
+fn is_of_key(caller: &Caller, permission: Permission<'_>) -> bool {
+    let scopes = caller.key_scopes.as_deref();
+    scopes.is_none_or(|scopes| cover(scopes, permission))
 }
 
 impl RulePolicy {
@@ -208,6 +270,9 @@ impl Policy for RulePolicy {
         permission: Permission<'a>,
     ) -> Decision<'a, Verdict> {
         let verdict = self.rules().decide(caller, permission);
+        if verdict == Verdict::Granted && !is_of_key(caller, permission) {
+            return Decision::Ready(Verdict::Denied);
+        }
         let is_covered = caller
             .scope
             .as_ref()

@@ -1,7 +1,7 @@
 //! Credentials in the head of a request: a name with its password (RFC 7617), or a token (RFC 6750).
 //!
-//! Owns: [`CredentialAuthenticator`] and its challenges. Refuses: comparing passwords (`users::passwords`) and
-//! verifying tokens (`tokens`).
+//! Owns: [`CredentialAuthenticator`] and its challenges. Refuses: whose they are
+//! (`login`) and verifying tokens (`tokens`).
 //!
 //! The challenge is for a token, because docker pulls without credentials only from a registry that issues tokens to
 //! anyone. Its realm is the path of the token service; the front end makes it a whole address.
@@ -13,8 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
 use http::{HeaderValue, header};
 
+use super::login::Login;
 use super::tokens::{SERVICE, Scope, TokenService};
-use super::users::passwords::Passwords;
 use super::{Authenticator, Caller, Challenge, ConnectionFacts, Decision, Permission, Refused};
 
 /// The path of the token service.
@@ -23,7 +23,7 @@ pub(crate) const TOKEN_PATH: &str = "/token";
 /// Passwords and tokens.
 #[derive(Debug)]
 pub(super) struct CredentialAuthenticator {
-    pub(super) passwords: Arc<Passwords>,
+    pub(super) login: Login,
     pub(super) tokens: Arc<TokenService>,
 }
 
@@ -52,7 +52,7 @@ impl Authenticator for CredentialAuthenticator {
             Credentials::Password { name, password } => (name, password),
             Credentials::Invalid => return Decision::Ready(Err(refused())),
         };
-        let logged_in = self.passwords.log_in(connection.client, name, password);
+        let logged_in = self.login.log_in(connection.client, name, password);
         logged_in.map(|caller| caller?.ok_or_else(refused))
     }
 
@@ -65,20 +65,12 @@ impl CredentialAuthenticator {
     /// Returns whom a token is for. A user who was removed has no valid token.
     fn bearer(&self, token: &str) -> Option<Caller> {
         let verified = self.tokens.verify(token)?;
-        let is_admin = if verified.subject.is_empty() {
-            false
-        } else {
-            let user = self.passwords.users().get(&verified.subject)?;
-            // Another password, or another user of the same name, ends the token.
-            if *user.password_id() != *verified.password {
-                return None;
-            }
-            user.is_admin
-        };
+        let credential = verified.credential.as_ref();
+        let holder = self.login.holder(&verified.subject, credential)?;
         Some(Caller {
-            subject: verified.subject.to_string(),
-            is_admin,
-            scope: Some(verified.scope),
+            scope: Some(Arc::clone(&verified.scope)),
+            credential: None,
+            ..holder
         })
     }
 }

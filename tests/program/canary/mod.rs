@@ -12,10 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use self::watch::{CANARY, Server, Watch, ask};
+use crate::serving::{run, tonnage};
 
 impl Watch {
     /// Sends requests with secrets in every field that may have one.
-    fn send_credentials(&mut self, server: &Server) {
+    fn send_credentials(&mut self, server: &Server, data: &str) {
+        let key = self.api_key(data);
         let mut values = vec![
             format!("Bearer {CANARY}"),
             format!("Bearer {CANARY}.{CANARY}.{CANARY}"),
@@ -32,18 +34,26 @@ impl Watch {
             format!("bob:{CANARY}-htpasswd"),
             format!("alice:{CANARY}-wrong"),
             format!("nobody:{CANARY}"),
+            format!("alice:{key}"),
+            format!("bob:{key}"),
+            format!("alice:{key}x"),
             format!("{CANARY}-without-a-name"),
         ] {
             let encoded = STANDARD.encode(text);
             values.push(format!("Basic {encoded}"));
             self.secrets.push(encoded);
         }
-        let token = self.token(server);
+        let [token, refresh] = self.tokens(server);
         let (signed, _) = token.rsplit_once('.').unwrap();
         values.extend([
             format!("Bearer {token}"),
             format!("Bearer {signed}.{CANARY}"),
+            format!("Bearer {refresh}"),
         ]);
+        for refresh in [&refresh, &format!("{refresh}x")] {
+            let form = format!("grant_type=refresh_token&refresh_token={refresh}");
+            self.answered(ask(&server.registry, "POST /token", &[], &form));
+        }
         for value in values {
             let fields = [format!("Authorization: {value}")];
             for line in [
@@ -86,12 +96,25 @@ impl Watch {
         }
     }
 
-    fn token(&mut self, server: &Server) -> String {
+    /// Gets a token and a refresh token.
+    fn tokens(&mut self, server: &Server) -> [String; 2] {
         let form = format!(
-            "grant_type=password&username=alice&password={CANARY}-alice&scope=repository:a:push"
+            "grant_type=password&username=alice&password={CANARY}-alice&scope=repository:a:push&access_type=offline"
         );
         let answer = ask(&server.registry, "POST /token", &[], &form);
-        self.answered(answer).expect("a token")
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let tokens = ["token", "refresh_token"].map(|name| body[name].as_str().unwrap().to_owned());
+        self.answered(answer);
+        tokens
+    }
+
+    /// Makes an API key, which the command shows once.
+    fn api_key(&mut self, data: &str) -> String {
+        let (code, key, _) = run(&mut tonnage(&["key", "create", "alice", "--data", data]));
+        assert_eq!(code, 0);
+        self.secrets.push(key.trim_end().to_owned());
+        key.trim_end().to_owned()
     }
 
     /// Sends forms of the token service with secrets in every field that may have one.
@@ -156,6 +179,8 @@ impl Watch {
             &["check-config", "--json"],
             &["jobs", "--json"],
             &["stats", "--json"],
+            &["key", "list"],
+            &["key", "list", "--json"],
             &["can", "alice", "pull", "a"],
         ] {
             let auth = [
@@ -268,7 +293,7 @@ fn no_secret_is_shown() {
     ];
     let mut server = Server::start(&data, &auth);
     watch.secrets.push(hash);
-    watch.send_credentials(&server);
+    watch.send_credentials(&server, &data_text);
     watch.send_forms(&server);
     watch.run_commands(&server, &data_text);
     for path in ["/metrics", "/healthz", "/readyz", "/nowhere"] {
@@ -280,6 +305,7 @@ fn no_secret_is_shown() {
     server.until("htpasswd");
     watch.hide(&data.join("auth/users.toml"));
     watch.hide(&data.join("auth/token-keys.toml"));
+    watch.hide(&data.join("auth/keys.toml"));
     watch.saw("log", server.end());
 
     let server = Server::start(&data, &["--tls", "self"]);

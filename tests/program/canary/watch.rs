@@ -71,16 +71,17 @@ impl Watch {
         );
     }
 
-    /// Takes an answer. One to who logs in has a token for this client, which is secret everywhere else.
-    pub(super) fn answered(&mut self, answer: String) -> Option<String> {
-        let Some((_, rest)) = answer.split_once("\"token\":\"") else {
-            self.saw("answers", answer);
-            return None;
-        };
-        let token = rest.split('"').next().unwrap();
-        self.secrets
-            .extend(token.split('.').skip(1).map(str::to_owned));
-        Some(token.to_owned())
+    /// Takes an answer. One to who logs in has tokens for this client, which are secret everywhere else.
+    pub(super) fn answered(&mut self, answer: String) {
+        let tokens: Vec<&str> = answer.split("token\":\"").skip(1).collect();
+        if tokens.is_empty() {
+            return self.saw("answers", answer);
+        }
+        for token in tokens {
+            let (token, _) = token.split_once('"').unwrap();
+            let parts = token.split('.').skip(1).map(str::to_owned);
+            self.secrets.extend(parts);
+        }
     }
 
     /// Checks that no secret was shown.

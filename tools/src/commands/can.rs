@@ -101,15 +101,10 @@ fn caller(name: &str, access: &AccessOptions) -> Result<Caller, Failure> {
         return Ok(Caller::default());
     }
     let found = access
-        .find_user(name)
+        .find_caller(name)
         .map_err(|error| access_failure(&error))?;
-    let found = found.ok_or_else(|| {
+    found.ok_or_else(|| {
         Failure::new(Exit::NotFound, format!("there is no user {name}"))
             .hint("for requests without credentials, write anonymous")
-    })?;
-    Ok(Caller {
-        subject: name.to_owned(),
-        is_admin: found.is_admin,
-        ..Caller::default()
     })
 }

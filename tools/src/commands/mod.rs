@@ -11,6 +11,7 @@ pub(crate) mod credential_provider;
 pub(crate) mod fsck;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
+pub(crate) mod key;
 pub(crate) mod repair;
 pub(crate) mod repo_delete;
 pub(crate) mod repo_list;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Tag(TagCommand::List(arguments)) => tag_list::run(&arguments),
         Command::Tag(TagCommand::Delete(arguments)) => tag_delete::run(&arguments),
         Command::User(command) => user::run(&command),
+        Command::Key(command) => key::run(&command),
         Command::Can(arguments) => can::run(&arguments),
         Command::CredentialProvider(arguments) => credential_provider::run(&arguments),
         Command::Usage(arguments) => usage::run(&arguments),

@@ -48,12 +48,27 @@ impl Right {
     }
 
     /// Returns whether who has `self` also has `other`.
-    fn includes(self, other: Self) -> bool {
+    pub(super) fn includes(self, other: Self) -> bool {
         match self {
             Self::Admin => true,
             Self::Delete => other == Self::Delete,
             Self::Pull | Self::Push | Self::Overwrite => other <= self,
         }
+    }
+}
+
+impl Right {
+    /// Returns the right that a permission needs, and where; `None` if it is about no repository.
+    pub(super) fn needed(permission: Permission<'_>) -> Option<(Self, &RepositoryName)> {
+        Some(match permission {
+            Permission::Ping | Permission::ListRepositories => return None,
+            Permission::Pull(repository) | Permission::See(repository) => (Self::Pull, repository),
+            Permission::Push(repository) => (Self::Push, repository),
+            Permission::Overwrite(repository, _) => (Self::Overwrite, repository),
+            Permission::Delete(repository) | Permission::Untag(repository, _) => {
+                (Self::Delete, repository)
+            }
+        })
     }
 }
 
@@ -160,21 +175,12 @@ impl AccessRules {
 
     /// Decides about a permission.
     pub(super) fn decide(&self, caller: &Caller, permission: Permission<'_>) -> Verdict {
-        let granted = match permission {
+        let granted = match Right::needed(permission) {
             // A client learns from the answer to a ping whether it has to send credentials, so nobody is anonymous
             // there. A list has only what its reader may pull.
-            Permission::Ping | Permission::ListRepositories => !caller.is_anonymous(),
-            Permission::Pull(repository) | Permission::See(repository) => {
-                self.has(caller, Right::Pull, repository)
-            }
-            Permission::Push(repository) => self.has(caller, Right::Push, repository),
-            Permission::Delete(repository) => self.has(caller, Right::Delete, repository),
-            Permission::Overwrite(repository, tag) => {
-                !self.is_immutable(repository, tag)
-                    && self.has(caller, Right::Overwrite, repository)
-            }
-            Permission::Untag(repository, tag) => {
-                !self.is_immutable(repository, tag) && self.has(caller, Right::Delete, repository)
+            None => !caller.is_anonymous(),
+            Some((right, repository)) => {
+                !self.keeps_tag(permission) && self.has(caller, right, repository)
             }
         };
         match granted {
@@ -186,6 +192,21 @@ impl AccessRules {
 
     fn is_admin(&self, caller: &Caller) -> bool {
         caller.is_admin || self.admins.iter().any(|subject| self.is(caller, subject))
+    }
+
+    /// Returns whether a permission is to change a tag that nobody may change.
+    fn keeps_tag(&self, permission: Permission<'_>) -> bool {
+        match permission {
+            Permission::Overwrite(repository, tag) | Permission::Untag(repository, tag) => {
+                self.is_immutable(repository, tag)
+            }
+            Permission::Ping
+            | Permission::ListRepositories
+            | Permission::See(_)
+            | Permission::Pull(_)
+            | Permission::Push(_)
+            | Permission::Delete(_) => false,
+        }
     }
 
     /// Returns whether nobody may point this tag at something else.

@@ -40,8 +40,10 @@ pub(super) async fn handle(context: RequestContext<'_>) -> Reply {
     let caller = &context.requester.caller;
     let scopes: Vec<_> = query::all(context.head, "scope").collect();
     let wanted = scopes.iter().flat_map(|text| text.split(' '));
+    let offline = query::all(context.head, "offline_token").any(|value| value == "true");
     let issued = issue(&context, &issuer, caller, wanted).await?;
-    answer(&issued, false)
+    let refresh = refresh_token(&issuer, caller, offline)?;
+    answer(&issued, refresh, false)
 }
 
 /// Answers the `OAuth2` form.
@@ -55,16 +57,32 @@ async fn by_form(context: RequestContext<'_>, issuer: &TokenIssuer) -> Reply {
     }
     let form = Form::read(&body);
     drop(body);
-    if form.grant_type != "password" {
-        return Err(invalid(
-            "grant_type must be password; there are no refresh tokens",
-        ));
-    }
     let client = context.client.connection().client;
-    let caller = issuer.log_in(client, &form.username, &form.password);
-    let caller = caller.await?.ok_or_else(refused)?;
+    let caller = match &*form.grant_type {
+        "password" => {
+            let logged_in = issuer.log_in(client, &form.username, &form.password);
+            logged_in.await?
+        }
+        "refresh_token" => issuer.refresh(&form.refresh_token),
+        _ => return Err(invalid("grant_type must be password or refresh_token")),
+    };
+    let caller = caller.ok_or_else(refused)?;
+    let offline = form.access_type == "offline" && form.grant_type == "password";
     let issued = issue(&context, issuer, &caller, form.scope.split(' ')).await?;
-    answer(&issued, true)
+    let refresh = refresh_token(issuer, &caller, offline)?;
+    answer(&issued, refresh, true)
+}
+
+/// Issues a refresh token, if one was asked for.
+fn refresh_token(
+    issuer: &TokenIssuer,
+    caller: &Caller,
+    offline: bool,
+) -> Result<Option<String>, Failure> {
+    if !offline {
+        return Ok(None);
+    }
+    Ok(issuer.issue_refresh(caller).map_err(Error::internal)?)
 }
 
 /// The fields of the form that are used.
@@ -73,6 +91,8 @@ struct Form {
     grant_type: String,
     username: String,
     password: String,
+    refresh_token: String,
+    access_type: String,
     /// All scopes, with spaces between them.
     scope: String,
 }
@@ -85,6 +105,8 @@ impl Form {
                 "grant_type" => form.grant_type = value.into_owned(),
                 "username" => form.username = value.into_owned(),
                 "password" => form.password = value.into_owned(),
+                "refresh_token" => form.refresh_token = value.into_owned(),
+                "access_type" => form.access_type = value.into_owned(),
                 "scope" => form.scope = format!("{} {value}", form.scope),
                 _ => {}
             }
@@ -120,12 +142,11 @@ async fn issue<'a>(
             scope.incarnation = context.registry().incarnation(&name).await?;
         }
     }
-    let issued = issuer.issue(caller, granted).map_err(Error::internal)?;
-    issued.ok_or_else(|| refused().into())
+    Ok(issuer.issue(caller, granted).map_err(Error::internal)?)
 }
 
 /// Builds the answer. The form's answer must have the scope, because it may be less than what was asked for.
-fn answer(issued: &IssuedToken, with_scope: bool) -> Reply {
+fn answer(issued: &IssuedToken, refresh: Option<String>, with_scope: bool) -> Reply {
     let issued_at = i64::try_from(issued.issued_unix_s).unwrap_or_default();
     let issued_at = OffsetDateTime::from_unix_timestamp(issued_at).map_err(Error::internal)?;
     let mut text = json!({
@@ -134,6 +155,11 @@ fn answer(issued: &IssuedToken, with_scope: bool) -> Reply {
         "expires_in": issued.lifetime.as_secs(),
         "issued_at": issued_at.format(&Rfc3339).map_err(Error::internal)?,
     });
+    if let Value::Object(fields) = &mut text
+        && let Some(refresh) = refresh
+    {
+        fields.insert("refresh_token".to_owned(), refresh.into());
+    }
     if with_scope && let Value::Object(fields) = &mut text {
         let scopes: Vec<_> = issued.granted.iter().map(Scope::to_string).collect();
         fields.insert("scope".to_owned(), scopes.join(" ").into());
