@@ -10,6 +10,8 @@
 //! Invariants: only tokens of the own keys, with the one algorithm, are accepted; keys and algorithms that a token
 //! names itself are ignored. A token is never logged.
 
+#[cfg(feature = "fuzz-entry")]
+pub(super) mod fuzz_entry;
 mod keys;
 pub(super) mod scope;
 
