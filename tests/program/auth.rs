@@ -1,10 +1,8 @@
 //! Access control: users, rules, and what the program prints about them.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::Stdio;
 
-use crate::serving::{Serving, run, send_over, tonnage};
+use crate::serving::{Serving, run, run_with, send_over, tonnage};
 
 /// A name with its password, as a header.
 fn basic(name: &str, password: &str) -> String {
@@ -25,19 +23,7 @@ fn status(server: &Serving, line: &str, credentials: &str) -> u16 {
 fn with_password(arguments: &[&str], data: &Path, password: &str) -> (i32, String, String) {
     let mut command = tonnage(arguments);
     command.arg("--data").arg(data).arg("--password-stdin");
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the binary runs");
-    writeln!(child.stdin.take().expect("piped"), "{password}").unwrap();
-    let output = child.wait_with_output().expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (
-        output.status.code().expect("a code"),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    run_with(&mut command, format!("{password}\n").as_bytes())
 }
 
 /// Guards: a registry without users makes an admin whose password it prints once. Users that commands add, change and
@@ -152,6 +138,38 @@ fn rules_are_read_again() {
     let mut serve = tonnage(&["serve", "--listen", "127.0.0.1:0", "--data"]);
     let (code, _, stderr) = run(serve.arg(&data).args(options));
     assert!(code == 2 && stderr.contains("rules.toml"), "{stderr}");
+}
+
+/// Guards: who leaves a group loses its rights: groups are replaced, and not added to. No name gives a right, only a
+/// rule does.
+#[test]
+fn groups_are_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let (data, rules) = (at("data"), at("rules.toml"));
+    let write = |members: &str| {
+        let text = format!(
+            "[groups]\ndev = [{members}]\n[[rule]]\nrepositories = 'team/*'\npush = ['@dev']\n"
+        );
+        std::fs::write(&rules, text).unwrap();
+    };
+    write("'dev-ci', 'bob'");
+    for name in ["dev-ci", "dev", "admin", "robot-dev-ci"] {
+        let added = with_password(&["user", "add", name], &data, "correct horse");
+        assert_eq!(added.0, 0, "{}", added.2);
+    }
+    let named = rules.display().to_string();
+    let server = Serving::start(&data, &["--auth", "--auth-rules", &named]);
+    let post = |name: &str| {
+        let line = "POST /v2/team/a/blobs/uploads/";
+        status(&server, line, &basic(name, "correct horse"))
+    };
+    assert_eq!(post("dev-ci"), 202);
+    for name in ["dev", "admin", "robot-dev-ci"] {
+        assert_eq!(post(name), 403, "{name}");
+    }
+    write("'bob'");
+    while post("dev-ci") != 403 {}
 }
 
 /// Guards: a key that a command makes works at once on the running server, for what its scope and the rules allow; it

@@ -3,8 +3,10 @@
 //! Owns: end-to-end tests that need only the program. Refuses: any address but loopback, any port but a free one.
 
 mod auth;
+mod canary;
 mod cli;
 mod collect;
+mod kubelet;
 mod names;
 mod online;
 mod pushing;

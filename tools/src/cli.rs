@@ -9,6 +9,7 @@ use crate::commands::can::Can;
 use crate::commands::check_config::CheckConfig;
 use crate::commands::collect::{Collect, Compact};
 use crate::commands::config_show::ConfigShow;
+use crate::commands::credential_provider::CredentialProvider;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
 use crate::commands::jobs::Jobs;
@@ -76,6 +77,18 @@ pub(crate) enum Command {
         tonnage can anonymous pull team/app --auth --auth-rules rules.toml"
     )]
     Can(Can),
+    /// Give the kubelet of Kubernetes credentials for the images of a registry
+    ///
+    /// The kubelet runs this command (kubelet credential provider, version v1): it writes a request to standard input
+    /// and reads the response from standard output. If it sends the token of the pod's service account, that is the
+    /// password. No registry gets credentials that --registry does not name. --print-config prints the configuration
+    /// that the kubelet needs.
+    #[command(
+        after_help = "Examples:\n  tonnage credential-provider --registry registry.example:5000 \
+        --print-config --audience registry.example\n  \
+        tonnage credential-provider --registry registry.example --username ci --password-file /etc/tonnage/password"
+    )]
+    CredentialProvider(CredentialProvider),
     /// Print what repositories have, or what a deletion would free
     #[command(
         long_about = "Print what repositories have, or what a deletion would free.\n\n\

@@ -34,7 +34,7 @@ pub(super) struct CredentialAuthenticator {
 
 /// What a head says about its sender.
 #[derive(PartialEq, Eq)]
-enum Credentials {
+pub(super) enum Credentials {
     None,
     Password { name: String, password: String },
     Token(String),
@@ -127,7 +127,7 @@ impl CredentialAuthenticator {
 }
 
 /// Reads the credentials of a head. An empty name with an empty password is nobody: some clients send that.
-fn credentials(head: &Parts) -> Credentials {
+pub(super) fn credentials(head: &Parts) -> Credentials {
     let mut values = head.headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Credentials::None;

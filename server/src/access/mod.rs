@@ -14,6 +14,8 @@ mod credential;
 mod credentials;
 mod decision;
 mod error;
+#[cfg(feature = "fuzz-entry")]
+pub(crate) mod fuzz_entry;
 mod key_sets;
 mod login;
 mod policy;
@@ -44,6 +46,8 @@ pub use self::policy::{
 };
 pub use self::provenance::{PROVENANCE_BYTES_MAX, Provenance};
 pub use self::rules::{AccessRules, Reason, Right, Subject};
+#[cfg(feature = "fuzz-entry")]
+pub use self::tokens::fuzz_entry::FuzzedTokens;
 pub use self::tokens::{InvalidScope, IssuedToken, Scope, TokenScope};
 pub use self::users::{InvalidUserName, OwnUsers, UserEntry, UserName};
 use crate::oci::RepositoryName;

@@ -7,6 +7,7 @@ pub(crate) mod can;
 pub(crate) mod check_config;
 pub(crate) mod collect;
 pub(crate) mod config_show;
+pub(crate) mod credential_provider;
 pub(crate) mod fsck;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::User(command) => user::run(&command),
         Command::Key(command) => key::run(&command),
         Command::Can(arguments) => can::run(&arguments),
+        Command::CredentialProvider(arguments) => credential_provider::run(&arguments),
         Command::Usage(arguments) => usage::run(&arguments),
         Command::Whence(arguments) => whence::run(&arguments),
         Command::Collect(arguments) => collect::run(&arguments),

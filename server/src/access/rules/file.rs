@@ -51,7 +51,7 @@ impl FromStr for AccessRules {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let file: RulesFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: RulesFile = toml::from_str(text).map_err(|error| mistake(text, &error))?;
         let mut groups = BTreeMap::new();
         for (group, names) in file.groups {
             let group: UserName = parse(&group, "groups")?;
@@ -77,6 +77,13 @@ impl FromStr for AccessRules {
         }
         Ok(all)
     }
+}
+
+/// Describes a mistake without the line that it is in: a file with secrets may have been named instead of this one.
+fn mistake(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(0, |before| before.matches('\n').count()) + 1;
+    format!("line {line}: {}", error.message())
 }
 
 impl AccessRules {
@@ -185,7 +192,7 @@ mod tests {
                 "[[rule]]\nrepositories = 'a'\nadmin = ['anyone']",
                 "rule for a: admin: anyone cannot",
             ),
-            ("admins = [1]", "admins"),
+            ("admins = [1]", "line 1: invalid type"),
             ("[groups]\nops = ['anyone']", "group ops"),
             ("[groups]\nusers = ['a']", "groups"),
         ] {

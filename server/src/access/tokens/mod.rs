@@ -11,6 +11,8 @@
 //! names itself are ignored. A token is never logged.
 
 mod external;
+#[cfg(feature = "fuzz-entry")]
+pub(super) mod fuzz_entry;
 mod keys;
 mod remembered;
 pub(super) mod scope;
@@ -231,6 +233,10 @@ fn claims(subject: &str, service: &str, now_unix_s: u64, lifetime: Duration) -> 
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
     use super::*;
 
     fn alice() -> Caller {
@@ -296,6 +302,40 @@ mod tests {
                 ..Header::new(ALGORITHM)
             };
             assert!(sign(&header, &|_| ()).is_none());
+        }
+    }
+
+    /// Guards: a key that a token brings in its header verifies nothing, whether or not the token also names a key of
+    /// the service.
+    #[test]
+    fn keys_in_a_header_are_ignored() {
+        let [own, foreign] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [tokens, attacker] =
+            [&own, &foreign].map(|place| TokenService::open(place.path()).unwrap());
+        let (_, key) = attacker.keys.newest();
+        let (id, _) = tokens.keys.newest();
+        let file = std::fs::read_to_string(foreign.path().join("token-keys.toml")).unwrap();
+        let file: toml::Table = file.parse().unwrap();
+        let private = file["key"][0]["private"].as_str().unwrap();
+        let pair = STANDARD.decode(private).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pair).unwrap();
+        // A point is its form and its two coordinates.
+        let [x, y] = [1..33, 33..65].map(|part| &pair.public_key().as_ref()[part]);
+        let [x, y] = [x, y].map(|one| URL_SAFE_NO_PAD.encode(one));
+        let now = now_unix_s();
+        let claims = serde_json::json!({"iss": ISSUER, "sub": "alice", "aud": SERVICE, "exp": now + 100, "nbf": now,
+            "iat": now, "jti": "", "access": []});
+        let jwk = serde_json::json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "x": x, "y": y});
+        for kid in [None, Some(id)] {
+            let header = Header {
+                kid,
+                jwk: Some(serde_json::from_value(jwk.clone()).unwrap()),
+                jku: Some("http://127.0.0.1:9/keys".to_owned()),
+                x5c: Some(vec!["MIIB".to_owned()]),
+                ..Header::new(ALGORITHM)
+            };
+            let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+            assert!(tokens.verify(&token).is_none(), "{header:?}");
         }
     }
 
