@@ -1,4 +1,5 @@
-//! Credentials in the head of a request: a name with its password (RFC 7617), or a token (RFC 6750).
+//! Credentials in the head of a request: a name with its password (RFC 7617), or a token (RFC 6750). A request without
+//! them has the name of its connection's certificate.
 //!
 //! Owns: [`CredentialAuthenticator`] and its challenges. Refuses: comparing passwords (`users::passwords`) and
 //! verifying tokens (`tokens`).
@@ -15,7 +16,10 @@ use http::{HeaderValue, header};
 
 use super::tokens::{SERVICE, Scope, TokenService};
 use super::users::passwords::Passwords;
-use super::{Authenticator, Caller, Challenge, ConnectionFacts, Decision, Permission, Refused};
+use super::{
+    Authenticator, Caller, CallerName, Challenge, ConnectionFacts, Decision, Permission, Refused,
+};
+use crate::tls::ClientName;
 
 /// The path of the token service.
 pub(crate) const TOKEN_PATH: &str = "/token";
@@ -43,7 +47,7 @@ impl Authenticator for CredentialAuthenticator {
         connection: &'a ConnectionFacts,
     ) -> Decision<'a, Result<Caller, Refused>> {
         let (name, password) = match credentials(head) {
-            Credentials::None => return Decision::Ready(Ok(Caller::default())),
+            Credentials::None => return Decision::Ready(Ok(self.by_certificate(connection))),
             Credentials::Token(token) => {
                 let caller = self.bearer(&token);
                 let refused = || Refused::Unauthenticated(challenge(None, Some("invalid_token")));
@@ -62,6 +66,25 @@ impl Authenticator for CredentialAuthenticator {
 }
 
 impl CredentialAuthenticator {
+    /// Returns whom the certificate of a connection names: a user of the list, or any other name, which may be in the
+    /// rules.
+    fn by_certificate(&self, connection: &ConnectionFacts) -> Caller {
+        let name = connection
+            .client_name
+            .as_ref()
+            .and_then(ClientName::current);
+        let Some(Ok(name)) = name.map(str::parse::<CallerName>) else {
+            return Caller::default();
+        };
+        let subject = String::from(name);
+        let user = self.passwords.users().get(&subject);
+        Caller {
+            is_admin: user.is_some_and(|user| user.is_admin),
+            subject,
+            scope: None,
+        }
+    }
+
     /// Returns whom a token is for. A user who was removed has no valid token.
     fn bearer(&self, token: &str) -> Option<Caller> {
         let verified = self.tokens.verify(token)?;

@@ -35,7 +35,7 @@ pub use self::policy::{
 };
 pub use self::rules::{AccessRules, Reason, Right, Subject};
 pub use self::tokens::{InvalidScope, IssuedToken, Scope, TokenScope};
-pub use self::users::{InvalidUserName, OwnUsers, UserEntry, UserName};
+pub use self::users::{CallerName, InvalidUserName, OwnUsers, UserEntry, UserName};
 use crate::oci::RepositoryName;
 pub use crate::transport::front_end::ConnectionFacts;
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::{AccessRules, Right, Rule, Subject, TagPattern};
-use crate::access::UserName;
+use crate::access::{CallerName, UserName};
 use crate::oci::{RepositoryPattern, Tag};
 
 #[derive(Debug, Deserialize)]
@@ -57,8 +57,8 @@ impl FromStr for AccessRules {
         for (group, names) in file.groups {
             let group: UserName = parse(&group, "groups")?;
             let names = names.iter().map(|name| {
-                let name: UserName = parse(name, &format!("group {group}"))?;
-                Ok(name.to_string())
+                let name: CallerName = parse(name, &format!("group {group}"))?;
+                Ok(name.into())
             });
             groups.insert(group.to_string(), names.collect::<Result<_, String>>()?);
         }
@@ -197,6 +197,11 @@ mod tests {
             ),
             ("admins = [1]", "admins"),
             ("[groups]\nops = ['anyone']", "group ops"),
+            (
+                "[groups]\nops = ['spiffe://a']",
+                "group ops: \"spiffe://a\" is no URI",
+            ),
+            ("[groups]\n'urn:a' = ['a']", "groups"),
             ("[groups]\nusers = ['a']", "groups"),
         ] {
             let error = text.parse::<AccessRules>().unwrap_err();
