@@ -17,6 +17,7 @@ mod serving;
 mod stopped;
 mod tls;
 mod usage;
+mod whence;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

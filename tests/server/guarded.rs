@@ -131,7 +131,7 @@ const fn token(
     }
 }
 
-const RULES: &str = "
+pub const RULES: &str = "
     admins = ['boss']
     [groups]
     readers = ['reader']
@@ -188,9 +188,18 @@ fn make_keys(list: &OwnKeys) -> BTreeMap<(&'static str, &'static str), String> {
 
 impl Guarded {
     pub async fn start() -> Self {
+        Self::with_rules(RULES).await
+    }
+
+    /// Replaces the rules.
+    pub fn write_rules(&self, rules: &str) {
+        std::fs::write(self.directory.path().join("rules.toml"), rules).unwrap();
+    }
+
+    pub async fn with_rules(rules: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        std::fs::write(at("rules.toml"), RULES).unwrap();
+        std::fs::write(at("rules.toml"), rules).unwrap();
         let users: BTreeSet<_> = SENDERS.iter().map(|sender| sender.name).collect();
         let known = users
             .into_iter()
@@ -303,6 +312,8 @@ impl Guarded {
                 {"type": "repository", "name": NOWHERE, "actions": ["pull", "push", "delete"]}]});
         match wrong {
             "nothing" => {}
+            // It is accepted for three more seconds.
+            "soon" => claims["exp"] = (now - 57).into(),
             // The clocks of two servers may differ by a minute.
             "expired" => claims["exp"] = (now - 61).into(),
             "audience" => claims["aud"] = "other".into(),

@@ -35,7 +35,9 @@ mod tokens;
 mod transport;
 mod unread;
 mod uploads;
+mod whence;
 mod wire;
+mod workloads;
 
 use serde_json::{Value, json};
 use tonnage_engine::{Algorithm, Digest};

@@ -1,9 +1,12 @@
 //! The token service: what tokens are for, and when they end.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonnage_server::access::OwnUsers;
 
 use crate::guarded::{Guarded, NOTICED, THERE};
 use crate::repositories::delete_repository;
+use crate::sha256;
 
 /// Guards: a token is for the repository that it was issued for, and not for a later one of the same name. One that was
 /// issued before there was a repository is for the first.
@@ -39,6 +42,33 @@ async fn tokens_are_for_one_repository() {
             .contains("scope=\"repository:team/app:pull\"")
     );
     pull(&token().await).await.expect(200);
+}
+
+/// Guards: a token that expires while an upload arrives does not fail it: it is verified when a request begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_may_expire_during_an_upload() {
+    let guarded = Guarded::start().await;
+    let bearer = format!("Bearer {}", guarded.forged("pusher", "soon"));
+    let digest = sha256(b"0123456789");
+    let mut stream = TcpStream::connect(guarded.client().address())
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /v2/{THERE}/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\
+         Authorization: {bearer}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The server asks for the body once the request is authorized.
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100 Continue"));
+    let expired =
+        async { while guarded.send_with(&bearer, "GET", "/v2/", b"").await.status != 401 {} };
+    assert!(tokio::time::timeout(NOTICED, expired).await.is_ok());
+    stream.write_all(b"0123456789").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 201"));
 }
 
 /// Guards: a refresh token gets tokens without the password, by the form only, until its credential ends: another

@@ -43,10 +43,11 @@ const ENGINE: [&str; 32] = [
     "fsck",
 ];
 /// The modules of the server, in the same order.
-const SERVER: [&str; 15] = [
+const SERVER: [&str; 16] = [
     "clock",
     "kept_files",
     "tls",
+    "documents",
     "transport",
     "oci",
     "access",

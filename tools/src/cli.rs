@@ -25,6 +25,7 @@ use crate::commands::tag_delete::TagDelete;
 use crate::commands::tag_list::TagList;
 use crate::commands::usage::Usage;
 use crate::commands::user::UserCommand;
+use crate::commands::whence::Whence;
 use crate::exit::Exit;
 
 /// A container and model registry for bare metal, on a storage engine of its own.
@@ -100,6 +101,16 @@ pub(crate) enum Command {
         tonnage usage --if-deleted team/app:v1 --data /srv/tonnage"
     )]
     Usage(Usage),
+    /// Print where the content of a digest comes from: which manifests have it, and who or which build pushed them
+    ///
+    /// The first push of a manifest to a repository is recorded. A build that signed in with a token of its CI or
+    /// cluster leaves the claims of that token, such as its commit and its run; they replace the record of a push
+    /// without any. At most 100 manifests are printed.
+    #[command(after_help = format!(
+        "Examples:\n  tonnage whence sha256:{0:064}\n  \
+        tonnage whence sha256:{0:064} --data /srv/tonnage --json", 0
+    ))]
+    Whence(Whence),
     /// Remove content that nothing references and whose grace is over; the server does it by itself, too
     ///
     /// If the server does the same for another command, this one waits for that. If it does something else of this

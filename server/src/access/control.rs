@@ -8,14 +8,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+
 use super::api_keys::{ApiKeys, cover};
 use super::credentials::CredentialAuthenticator;
 use super::login::Login;
-use super::reloaded::ReloadedFile;
-use super::rules::AccessRules;
-use super::tokens::{IssuedToken, Scope, TokenService};
+use super::rules::{AccessRules, CurrentRules};
+use super::tokens::{ExternalTokens, IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
 use super::users::{OwnUsers, Users};
+use super::workloads::Workloads;
 use super::{
     AccessError, Authenticator, Caller, Credential, Decision, Permission, Policy, Refused, Verdict,
 };
@@ -54,8 +56,7 @@ pub struct TokenIssuer {
 /// Decides by the rules.
 #[derive(Debug)]
 struct RulePolicy {
-    rules: Option<Arc<ReloadedFile<AccessRules>>>,
-    none: Arc<AccessRules>,
+    rules: CurrentRules,
 }
 
 impl AccessOptions {
@@ -64,7 +65,7 @@ impl AccessOptions {
         Ok(self.open_users()?.get(name).is_some())
     }
 
-    /// Returns the caller that a name is, with a password or as a robot account; `None` if there is none.
+    /// Returns the caller that a name is: a user with a password, a robot account or a workload. `None` if it is none.
     pub fn find_caller(&self, name: &str) -> Result<Option<Caller>, AccessError> {
         if let Some(user) = self.open_users()?.get(name) {
             return Ok(Some(user.caller(name)));
@@ -83,13 +84,7 @@ impl AccessOptions {
 
     /// Returns the rules, as the file has them now.
     pub fn current_rules(&self) -> Result<Arc<AccessRules>, AccessError> {
-        let rules = self.open_rules()?;
-        Ok(rules.map_or_else(Arc::default, |rules| rules.value()))
-    }
-
-    fn open_rules(&self) -> Result<Option<ReloadedFile<AccessRules>>, FileError> {
-        let open = |path: &PathBuf| ReloadedFile::open(path.clone(), false, str::parse);
-        self.rules.as_ref().map(open).transpose()
+        Ok(CurrentRules::open(self.rules.clone())?.get())
     }
 }
 
@@ -102,17 +97,19 @@ impl AccessControl {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open(options: &AccessOptions) -> Result<Self, AccessError> {
-        let rules = options.open_rules()?.map(Arc::new);
+        let rules = CurrentRules::open(options.rules.clone())?;
         let users = options.open_users()?;
         let login = Login {
             passwords: Arc::new(Passwords::new(users)?),
             api_keys: Arc::new(ApiKeys::open(&options.own.keys())?),
+            workloads: Arc::new(Workloads::new()),
+            rules: rules.clone(),
         };
         let tokens = Arc::new(TokenService::open(options.own.directory())?);
         let watched = Watched {
             passwords: Arc::downgrade(&login.passwords),
             api_keys: Arc::downgrade(&login.api_keys),
-            rules: rules.as_ref().map(Arc::downgrade),
+            rules: rules.clone(),
             tokens: Arc::downgrade(&tokens),
         };
         // A thread of its own, because it waits for a disk, and a limit on threads that is reached later must not end
@@ -125,10 +122,7 @@ impl AccessControl {
             }
         };
         thread.spawn(watching).map_err(AccessError::Thread)?;
-        let policy = Arc::new(RulePolicy {
-            rules,
-            none: Arc::default(),
-        });
+        let policy = Arc::new(RulePolicy { rules });
         Ok(Self {
             login,
             tokens,
@@ -146,6 +140,7 @@ impl AccessControl {
         Arc::new(CredentialAuthenticator {
             login: self.login.clone(),
             tokens: Arc::clone(&self.tokens),
+            external: ExternalTokens::new(),
         })
     }
 
@@ -184,7 +179,7 @@ impl TokenIssuer {
 
     /// Returns the part of `wanted` that `caller` may have.
     pub(crate) fn granted(&self, caller: &Caller, wanted: Vec<Scope>) -> Vec<Scope> {
-        let rules = self.policy.rules();
+        let rules = self.policy.rules.get();
         let may_list = !caller.is_anonymous();
         let has = |permission: Permission<'_>| {
             rules.decide(caller, permission) == Verdict::Granted && is_of_key(caller, permission)
@@ -195,14 +190,20 @@ impl TokenIssuer {
         granted.collect()
     }
 
+    /// Returns whom a workload's token logs in; `None` for nobody.
+    pub(crate) async fn exchange(&self, token: String) -> Result<Option<Caller>, Refused> {
+        let login = self.login.clone();
+        let looking = async move { login.by_token(&token).await };
+        Decision::Pending(looking.boxed()).wait().await?
+    }
+
     /// Issues a token for what was granted to `caller`.
     pub(crate) fn issue(
         &self,
         caller: &Caller,
         granted: Vec<Scope>,
     ) -> Result<IssuedToken, AccessError> {
-        let credential = caller.credential.clone();
-        self.tokens.issue(&caller.subject, credential, granted)
+        self.tokens.issue(caller, granted)
     }
 
     /// Issues a refresh token. Returns `None` for who has nothing to be remembered by.
@@ -211,7 +212,9 @@ impl TokenIssuer {
             let credential = credential.clone();
             self.tokens.issue_refresh(&caller.subject, credential)
         };
-        caller.credential.as_ref().map(issue).transpose()
+        let lasting = caller.credential.as_ref();
+        let lasting = lasting.filter(|credential| credential.is_lasting());
+        lasting.map(issue).transpose()
     }
 }
 
@@ -219,7 +222,7 @@ impl TokenIssuer {
 struct Watched {
     passwords: Weak<Passwords>,
     api_keys: Weak<ApiKeys>,
-    rules: Option<Weak<ReloadedFile<AccessRules>>>,
+    rules: CurrentRules,
     tokens: Weak<TokenService>,
 }
 
@@ -233,9 +236,7 @@ impl Watched {
         ) else {
             return false;
         };
-        if let Some(rules) = self.rules.as_ref().and_then(Weak::upgrade) {
-            rules.reload();
-        }
+        self.rules.reload();
         if let Err(error) = tokens.rotate() {
             tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
         }
@@ -254,22 +255,13 @@ fn is_of_key(caller: &Caller, permission: Permission<'_>) -> bool {
     scopes.is_none_or(|scopes| cover(scopes, permission))
 }
 
-impl RulePolicy {
-    fn rules(&self) -> Arc<AccessRules> {
-        match &self.rules {
-            Some(rules) => rules.value(),
-            None => Arc::clone(&self.none),
-        }
-    }
-}
-
 impl Policy for RulePolicy {
     fn decide<'a>(
         &'a self,
         caller: &'a Caller,
         permission: Permission<'a>,
     ) -> Decision<'a, Verdict> {
-        let verdict = self.rules().decide(caller, permission);
+        let verdict = self.rules.get().decide(caller, permission);
         if verdict == Verdict::Granted && !is_of_key(caller, permission) {
             return Decision::Ready(Verdict::Denied);
         }

@@ -12,4 +12,26 @@ pub enum Credential {
     Password(Box<str>),
     /// An API key, by its id.
     Key(Box<str>),
+    /// A token of another issuer.
+    Workload {
+        /// Whose token it is.
+        issuer: Box<str>,
+        /// The last second in which it is valid, in Unix time.
+        until_unix_s: u64,
+    },
+}
+
+impl Credential {
+    /// Returns the last second in which it is valid, in Unix time; `None` if it has no end of its own.
+    pub(super) fn until_unix_s(&self) -> Option<u64> {
+        match self {
+            Self::Password(_) | Self::Key(_) => None,
+            Self::Workload { until_unix_s, .. } => Some(*until_unix_s),
+        }
+    }
+
+    /// Returns whether it can be remembered by a refresh token.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.until_unix_s().is_none()
+    }
 }

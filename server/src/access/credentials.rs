@@ -4,17 +4,21 @@
 //! (`login`) and verifying tokens (`tokens`).
 //!
 //! The challenge is for a token, because docker pulls without credentials only from a registry that issues tokens to
-//! anyone. Its realm is the path of the token service; the front end makes it a whole address.
+//! anyone. Its realm is the path of the token service, which the front end makes a whole address, or that of another
+//! token service.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderValue, header};
 
+use super::key_sets::KeysUnknown;
 use super::login::Login;
-use super::tokens::{SERVICE, Scope, TokenService};
+use super::tokens::{ExternalTokens, SERVICE, Scope, TokenService};
+use super::workloads::claimed_issuer;
 use super::{Authenticator, Caller, Challenge, ConnectionFacts, Decision, Permission, Refused};
 
 /// The path of the token service.
@@ -25,6 +29,7 @@ pub(crate) const TOKEN_PATH: &str = "/token";
 pub(super) struct CredentialAuthenticator {
     pub(super) login: Login,
     pub(super) tokens: Arc<TokenService>,
+    pub(super) external: ExternalTokens,
 }
 
 /// What a head says about its sender.
@@ -44,52 +49,81 @@ impl Authenticator for CredentialAuthenticator {
     ) -> Decision<'a, Result<Caller, Refused>> {
         let (name, password) = match credentials(head) {
             Credentials::None => return Decision::Ready(Ok(Caller::default())),
-            Credentials::Token(token) => {
-                let caller = self.bearer(&token);
-                let refused = || Refused::Unauthenticated(challenge(None, Some("invalid_token")));
-                return Decision::Ready(caller.ok_or_else(refused));
-            }
+            Credentials::Token(token) => return self.bearer(token),
             Credentials::Password { name, password } => (name, password),
-            Credentials::Invalid => return Decision::Ready(Err(refused())),
+            Credentials::Invalid => return Decision::Ready(Err(self.refused(None))),
         };
         let logged_in = self.login.log_in(connection.client, name, password);
-        logged_in.map(|caller| caller?.ok_or_else(refused))
+        logged_in.map(|caller| caller?.ok_or_else(|| self.refused(None)))
     }
 
     fn challenge(&self, permission: Permission<'_>) -> Challenge {
-        challenge(Scope::of(permission), None)
+        self.challenge_for(Scope::of(permission), None)
     }
 }
 
 impl CredentialAuthenticator {
-    /// Returns whom a token is for. A user who was removed has no valid token.
-    fn bearer(&self, token: &str) -> Option<Caller> {
+    /// Returns whom a token is for.
+    fn bearer(&self, token: String) -> Decision<'_, Result<Caller, Refused>> {
+        if let Some(caller) = self.own_bearer(&token) {
+            return Decision::Ready(Ok(caller));
+        }
+        let rules = self.login.rules.get();
+        let is_external = rules
+            .token_server()
+            .is_some_and(|server| claimed_issuer(&token).as_ref() == Some(&server.issuer));
+        if !is_external {
+            return Decision::Ready(Err(self.refused(Some("invalid_token"))));
+        }
+        if let Some(caller) = self.external.remembered(&token) {
+            return Decision::Ready(Ok(caller));
+        }
+        let verifying = async move {
+            let Some(server) = rules.token_server() else {
+                return Err(self.refused(None));
+            };
+            let caller = self.external.verify(server, &token).await;
+            // Why its keys are not known is in the log.
+            let caller = caller.map_err(|KeysUnknown| Refused::Unavailable)?;
+            caller.ok_or_else(|| self.refused(Some("invalid_token")))
+        };
+        Decision::Pending(verifying.boxed())
+    }
+
+    /// Returns whom a token of this registry is for. A user who was removed has no valid token.
+    fn own_bearer(&self, token: &str) -> Option<Caller> {
         let verified = self.tokens.verify(token)?;
         let credential = verified.credential.as_ref();
         let holder = self.login.holder(&verified.subject, credential)?;
         Some(Caller {
             scope: Some(Arc::clone(&verified.scope)),
             credential: None,
+            provenance: verified.provenance.clone(),
             ..holder
         })
     }
-}
 
-fn refused() -> Refused {
-    Refused::Unauthenticated(challenge(None, None))
-}
+    fn refused(&self, error: Option<&str>) -> Refused {
+        Refused::Unauthenticated(self.challenge_for(None, error))
+    }
 
-fn challenge(scope: Option<Scope>, error: Option<&str>) -> Challenge {
-    let mut text = format!("Bearer realm=\"{TOKEN_PATH}\",service=\"{SERVICE}\"");
-    if let Some(scope) = scope {
-        text = format!("{text},scope=\"{scope}\"");
+    fn challenge_for(&self, scope: Option<Scope>, error: Option<&str>) -> Challenge {
+        let rules = self.login.rules.get();
+        let (realm, service) = match rules.token_server() {
+            Some(server) => (&*server.realm, &*server.service),
+            None => (TOKEN_PATH, SERVICE),
+        };
+        let mut text = format!("Bearer realm=\"{realm}\",service=\"{service}\"");
+        if let Some(scope) = scope {
+            text = format!("{text},scope=\"{scope}\"");
+        }
+        if let Some(error) = error {
+            text = format!("{text},error=\"{error}\"");
+        }
+        // Names of repositories have no quotes.
+        let plain = HeaderValue::from_static("Bearer realm=\"/token\",service=\"tonnage\"");
+        Challenge(HeaderValue::try_from(text).unwrap_or(plain))
     }
-    if let Some(error) = error {
-        text = format!("{text},error=\"{error}\"");
-    }
-    // Names of repositories have no quotes.
-    let plain = HeaderValue::from_static("Bearer realm=\"/token\",service=\"tonnage\"");
-    Challenge(HeaderValue::try_from(text).unwrap_or(plain))
 }
 
 /// Reads the credentials of a head. An empty name with an empty password is nobody: some clients send that.

@@ -1,7 +1,7 @@
 //! Entry points for fuzzers: credentials in a head, and what of a scope is granted. Compiled only with the feature
 //! `fuzz-entry`.
 //!
-//! Owns: [`Authorization`] and [`granted`]. Refuses: parsing of its own.
+//! Owns: [`Authorization`], [`claimed_issuer`] and [`granted`]. Refuses: parsing of its own.
 
 use http::request::Parts;
 
@@ -30,6 +30,11 @@ pub fn authorization(head: &Parts) -> Authorization {
         Credentials::Token(token) => Authorization::Token(token),
         Credentials::Invalid => Authorization::Invalid,
     }
+}
+
+/// Returns the issuer that a password claims to be a token of, if it is one.
+pub fn claimed_issuer(password: &str) -> Option<String> {
+    super::workloads::claimed_issuer(password)
 }
 
 /// Returns the text of the API key that a password is, if it is one.

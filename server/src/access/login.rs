@@ -1,7 +1,7 @@
 //! Logging in with a name and a password.
 //!
 //! Owns: [`Login`]: which kind of credential a password is, and whom a credential still identifies. Refuses: passwords
-//! (`users::passwords`) and API keys (`api_keys`) themselves.
+//! (`users::passwords`), API keys (`api_keys`) and tokens of workloads (`workloads`) themselves.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use super::api_keys::{ApiKeySecret, ApiKeys};
+use super::rules::CurrentRules;
 use super::users::passwords::Passwords;
+use super::workloads::{self, Workloads};
 use super::{Caller, Credential, Decision, Refused};
 
 /// Everything that a password may be.
@@ -17,6 +19,8 @@ use super::{Caller, Credential, Decision, Refused};
 pub(super) struct Login {
     pub(super) passwords: Arc<Passwords>,
     pub(super) api_keys: Arc<ApiKeys>,
+    pub(super) workloads: Arc<Workloads>,
+    pub(super) rules: CurrentRules,
 }
 
 impl Login {
@@ -30,6 +34,14 @@ impl Login {
         name: String,
         password: String,
     ) -> Decision<'static, Result<Option<Caller>, Refused>> {
+        // The token says whose it is, so the name means nothing. Clients need one.
+        if let Some(issuer) = workloads::claimed_issuer(&password)
+            && self.has_issuer(&issuer)
+        {
+            let this = self.clone();
+            let looking = async move { this.by_workload(&issuer, &password).await };
+            return Decision::Pending(looking.boxed());
+        }
         let Some(key) = ApiKeySecret::read(&password) else {
             return self.passwords.log_in(client, name, password);
         };
@@ -50,6 +62,30 @@ impl Login {
         Decision::Pending(looking.boxed())
     }
 
+    /// Returns whom a workload's token logs in; `None` for nobody.
+    pub(super) async fn by_token(&self, token: &str) -> Result<Option<Caller>, Refused> {
+        match workloads::claimed_issuer(token) {
+            Some(issuer) => self.by_workload(&issuer, token).await,
+            None => Ok(None),
+        }
+    }
+
+    fn has_issuer(&self, url: &str) -> bool {
+        let rules = self.rules.get();
+        rules.issuers().iter().any(|issuer| issuer.url == url)
+    }
+
+    async fn by_workload(&self, issuer: &str, token: &str) -> Result<Option<Caller>, Refused> {
+        let rules = self.rules.get();
+        let known = rules.issuers().iter().find(|known| known.url == issuer);
+        let Some(issuer) = known else {
+            return Ok(None);
+        };
+        let caller = self.workloads.log_in(issuer, token).await;
+        // Why they are not known is in the log.
+        caller.map_err(|_unknown| Refused::Unavailable)
+    }
+
     fn by_key(&self, name: &str, key: &ApiKeySecret) -> Option<Caller> {
         self.api_keys.log_in(name, key, self.passwords.users())
     }
@@ -65,6 +101,14 @@ impl Login {
                 (user.password_id() == &**id).then(|| user.caller(subject))?
             }
             Some(Credential::Key(id)) => self.api_keys.holder(id, users)?,
+            Some(Credential::Workload { issuer, .. }) => {
+                let rules = self.rules.get();
+                let known = rules.issuers().iter().find(|known| *known.url == **issuer);
+                known?.has_user(subject).then(|| Caller {
+                    subject: subject.to_owned(),
+                    ..Caller::default()
+                })?
+            }
         };
         (holder.subject == subject).then_some(holder)
     }

@@ -16,6 +16,7 @@ mod decision;
 mod error;
 #[cfg(feature = "fuzz-entry")]
 pub(crate) mod fuzz_entry;
+mod key_sets;
 mod login;
 mod policy;
 mod provenance;
@@ -23,6 +24,7 @@ mod reloaded;
 mod rules;
 mod tokens;
 mod users;
+mod workloads;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

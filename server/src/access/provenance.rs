@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::oci::{cut_to_json_bytes, json_bytes};
+
 /// Most bytes of an encoded provenance.
 pub const PROVENANCE_BYTES_MAX: usize = 2048;
 /// Most encoded bytes of the issuer, and of the subject; longer ones are cut.
@@ -20,7 +22,7 @@ const CLAIM_FRAME_BYTES: usize = 6;
 
 /// Where the credentials of a build come from: the verified token of another issuer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", from = "Encoded")]
+#[serde(from = "Encoded")]
 pub struct Provenance {
     issuer: String,
     subject: String,
@@ -32,7 +34,6 @@ pub struct Provenance {
 
 /// A provenance as it is decoded, without a bound.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Encoded {
     issuer: String,
     subject: String,
@@ -55,15 +56,13 @@ impl Provenance {
     /// names. From the first that does not fit in [`PROVENANCE_BYTES_MAX`], they are dropped. An issuer or subject of
     /// more than 512 bytes is cut.
     pub fn new(issuer: String, subject: String, claims: BTreeMap<String, String>) -> Self {
-        let (issuer, whole_issuer) = cut(issuer);
-        let (subject, whole_subject) = cut(subject);
         let mut provenance = Self {
             issuer,
             subject,
             claims,
-            incomplete: !(whole_issuer && whole_subject),
+            incomplete: false,
         };
-        provenance.shorten(PROVENANCE_BYTES_MAX);
+        provenance.shorten();
         provenance
     }
 
@@ -87,46 +86,21 @@ impl Provenance {
         self.incomplete
     }
 
-    /// Drops the claims from the first that does not fit in `bytes_max` encoded bytes. The issuer and the subject stay,
-    /// whatever their length is.
-    pub(crate) fn shorten(&mut self, bytes_max: usize) {
+    fn shorten(&mut self) {
+        for name in [&mut self.issuer, &mut self.subject] {
+            let kept = cut_to_json_bytes(name, NAME_BYTES_MAX).len();
+            self.incomplete |= kept < name.len();
+            name.truncate(kept);
+        }
         let mut bytes = FRAME_BYTES + json_bytes(&self.issuer) + json_bytes(&self.subject);
-        let mut fits = |(name, value): (&String, &String)| {
+        let first_dropped = self.claims.iter().find(|(name, value)| {
             bytes += CLAIM_FRAME_BYTES + json_bytes(name) + json_bytes(value);
-            bytes <= bytes_max
-        };
-        let kept = self.claims.iter().position(|claim| !fits(claim));
-        let first_dropped = kept.and_then(|kept| self.claims.keys().nth(kept).cloned());
-        if let Some(name) = first_dropped {
+            bytes > PROVENANCE_BYTES_MAX
+        });
+        if let Some(name) = first_dropped.map(|(name, _)| name.clone()) {
             self.claims.split_off(&name);
             self.incomplete = true;
         }
-    }
-}
-
-/// Returns the start of a text that has at most [`NAME_BYTES_MAX`] encoded bytes, and whether that is all of it.
-fn cut(mut text: String) -> (String, bool) {
-    let mut bytes = 0;
-    let end = text.char_indices().find_map(|(at, character)| {
-        bytes += character_bytes(character);
-        (bytes > NAME_BYTES_MAX).then_some(at)
-    });
-    if let Some(end) = end {
-        text.truncate(end);
-    }
-    (text, end.is_none())
-}
-
-/// Returns the most bytes that a text has in JSON, without its quotes.
-fn json_bytes(text: &str) -> usize {
-    text.chars().map(character_bytes).sum()
-}
-
-fn character_bytes(character: char) -> usize {
-    match character {
-        '"' | '\\' => 2,
-        '\u{0}'..='\u{1f}' => 6,
-        _ => character.len_utf8(),
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod tag_delete;
 pub(crate) mod tag_list;
 pub(crate) mod usage;
 pub(crate) mod user;
+pub(crate) mod whence;
 
 use crate::cli::{Cli, Command, ConfigCommand, RepoCommand, TagCommand};
 use crate::exit::Exit;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Can(arguments) => can::run(&arguments),
         Command::CredentialProvider(arguments) => credential_provider::run(&arguments),
         Command::Usage(arguments) => usage::run(&arguments),
+        Command::Whence(arguments) => whence::run(&arguments),
         Command::Collect(arguments) => collect::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use super::issuers::{self, IssuerTable, TokenServerTable};
+use super::values::{OneOrMany, parse};
 use super::{AccessRules, Right, Rule, Subject, TagPattern};
 use crate::access::UserName;
 use crate::oci::{RepositoryPattern, Tag};
@@ -21,6 +23,9 @@ struct RulesFile {
     groups: BTreeMap<String, Vec<String>>,
     #[serde(default, rename = "rule")]
     rules: Vec<RuleTable>,
+    #[serde(default, rename = "issuer")]
+    issuers: Vec<IssuerTable>,
+    token_service: Option<TokenServerTable>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,13 +46,6 @@ struct RuleTable {
     immutable_tags: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
 impl FromStr for AccessRules {
     type Err = String;
 
@@ -66,13 +64,15 @@ impl FromStr for AccessRules {
             admins: subjects(&file.admins, &groups, "admins")?,
             rules: Vec::new(),
             groups,
+            issuers: issuers::read(file.issuers)?,
+            token_server: file.token_service.map(TokenServerTable::read).transpose()?,
         };
         // Else everyone who reaches the registry could do everything.
         if all.admins.iter().any(|who| matches!(who, Subject::Anyone)) {
             return Err("admins: anyone cannot be an admin".to_owned());
         }
         for table in file.rules {
-            all.add(&table)?;
+            all.add(table)?;
         }
         Ok(all)
     }
@@ -86,11 +86,8 @@ fn mistake(text: &str, error: &toml::de::Error) -> String {
 }
 
 impl AccessRules {
-    fn add(&mut self, table: &RuleTable) -> Result<(), String> {
-        let patterns = match &table.repositories {
-            OneOrMany::One(one) => vec![one.clone()],
-            OneOrMany::Many(many) => many.clone(),
-        };
+    fn add(&mut self, table: RuleTable) -> Result<(), String> {
+        let patterns = table.repositories.into_vec();
         if patterns.is_empty() {
             return Err("rule: repositories is empty".to_owned());
         }
@@ -160,14 +157,6 @@ fn subjects(
     Ok(subjects)
 }
 
-fn parse<T: FromStr>(text: &str, place: &str) -> Result<T, String>
-where
-    T::Err: ToString,
-{
-    text.parse()
-        .map_err(|error: T::Err| format!("{place}: {}", error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +194,41 @@ mod tests {
             ("admins = [1]", "line 1: invalid type"),
             ("[groups]\nops = ['anyone']", "group ops"),
             ("[groups]\nusers = ['a']", "groups"),
+        ] {
+            let error = text.parse::<AccessRules>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        let issuer = "[[issuer]]\nurl = 'https://i'\naudience = 'r'\n";
+        let user = "[[issuer.user]]\nname = 'ci'\nclaims = { sub = 'a' }\n";
+        format!("{issuer}{user}").parse::<AccessRules>().unwrap();
+        for (text, expected) in [
+            (issuer.to_owned(), "has no user"),
+            (format!("{issuer}{user}{issuer}{user}"), "there is another"),
+            (
+                format!("{issuer}{user}").replace("https", "http"),
+                "https://",
+            ),
+            (
+                format!("{issuer}{user}").replace("'r'", "[]"),
+                "audience is empty",
+            ),
+            (format!("{issuer}keys = 'a.json'\n{user}"), "keys: write"),
+            (
+                format!("{issuer}keys = 'http://a/b'\n{user}"),
+                "keys: write a URL",
+            ),
+            (
+                format!("{issuer}{user}").replace(" sub = 'a' ", ""),
+                "every token",
+            ),
+            (
+                format!("{issuer}{user}").replace("'a'", "'*'"),
+                "the claim sub",
+            ),
+            (
+                format!("{issuer}{user}").replace("'ci'", "'users'"),
+                "issuer https://i: user",
+            ),
         ] {
             let error = text.parse::<AccessRules>().unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

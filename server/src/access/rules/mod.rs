@@ -5,14 +5,20 @@
 //! Invariants: what no rule allows is denied. One rule decides about a repository: the one with the longest pattern.
 //! The name of a user, a group or a repository has no meaning of its own.
 
+mod current;
 mod file;
+mod issuers;
 mod subjects;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+pub(super) use self::current::CurrentRules;
 pub use self::subjects::Subject;
+use super::tokens::TokenServer;
+use super::workloads::Issuer;
 use super::{Caller, Permission, Verdict};
 use crate::oci::{RepositoryName, RepositoryPattern, Tag};
 
@@ -87,6 +93,8 @@ pub struct AccessRules {
     groups: BTreeMap<String, BTreeSet<String>>,
     admins: Vec<Subject>,
     rules: Vec<Rule>,
+    issuers: Vec<Issuer>,
+    token_server: Option<TokenServer>,
 }
 
 /// The rule for the repositories of a pattern.
@@ -165,8 +173,18 @@ impl AccessRules {
         self.explain(caller, Right::Overwrite, repository)
     }
 
+    /// Returns the issuers whose tokens are accepted.
+    pub(super) fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
+    /// Returns the other token service, if clients get tokens there.
+    pub(super) fn token_server(&self) -> Option<&TokenServer> {
+        self.token_server.as_ref()
+    }
+
     /// Returns whether `caller` has a right in a repository.
-    pub(super) fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
+    fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
         self.is_admin(caller)
             || self
                 .rule(repository)
@@ -175,6 +193,13 @@ impl AccessRules {
 
     /// Decides about a permission.
     pub(super) fn decide(&self, caller: &Caller, permission: Permission<'_>) -> Verdict {
+        if caller.is_granted_by_scope {
+            // Whether the scope covers it is another question.
+            return match self.keeps_tag(permission) {
+                true => Verdict::Denied,
+                false => Verdict::Granted,
+            };
+        }
         let granted = match Right::needed(permission) {
             // A client learns from the answer to a ping whether it has to send credentials, so nobody is anonymous
             // there. A list has only what its reader may pull.

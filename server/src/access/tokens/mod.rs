@@ -10,33 +10,31 @@
 //! Invariants: only tokens of the own keys, with the one algorithm, are accepted; keys and algorithms that a token
 //! names itself are ignored. A token is never logged.
 
+mod external;
 #[cfg(feature = "fuzz-entry")]
 pub(super) mod fuzz_entry;
 mod keys;
+mod remembered;
 pub(super) mod scope;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, Header, Validation};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::external::{ExternalTokens, TokenServer};
 use self::keys::SigningKeys;
+use self::remembered::RememberedTokens;
 pub use self::scope::{InvalidScope, Scope, TokenScope};
-use super::{AccessError, Credential, now_unix_s};
+use super::{AccessError, Caller, Credential, Provenance, now_unix_s};
 
 /// How long a token is valid. Clients ask for another one in time.
 pub(super) const LIFETIME: Duration = Duration::from_mins(5);
 /// How much the clocks of two servers may differ.
 const LEEWAY: Duration = Duration::from_mins(1);
-/// Verified tokens that are remembered; when there are more, all are forgotten.
-const REMEMBERED_MAX: usize = 4096;
-/// Longest token that is remembered: one with ten scopes has about 2 KiB.
-const REMEMBERED_BYTES_MAX: usize = 4 << 10;
 /// Longest token that is looked at: one with a hundred scopes has about 10 KiB.
 const BYTES_MAX: usize = 64 << 10;
 /// How long a refresh token is valid. The key that signed it verifies for as long after it was replaced.
@@ -63,6 +61,9 @@ struct Claims {
     /// For what it was issued; absent for an anonymous one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     credential: Option<Credential>,
+    /// Where the subject's credentials come from, if a build has them from another issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provenance: Option<Provenance>,
 }
 
 /// A token that was issued.
@@ -94,6 +95,8 @@ pub(super) struct VerifiedToken {
     pub(super) scope: Arc<TokenScope>,
     /// For what it was issued; `None` for an anonymous one.
     pub(super) credential: Option<Credential>,
+    /// Where the subject's credentials come from.
+    pub(super) provenance: Option<Arc<Provenance>>,
     /// The last second in which it is accepted, in Unix time.
     until_unix_s: u64,
 }
@@ -101,7 +104,7 @@ pub(super) struct VerifiedToken {
 /// Issues and verifies tokens.
 pub(super) struct TokenService {
     keys: SigningKeys,
-    verified: Mutex<HashMap<Box<str>, Arc<VerifiedToken>>>,
+    verified: RememberedTokens,
 }
 
 impl fmt::Debug for TokenService {
@@ -115,7 +118,7 @@ impl TokenService {
     pub(super) fn open(directory: &Path) -> Result<Self, AccessError> {
         Ok(Self {
             keys: SigningKeys::open(directory, now_unix_s())?,
-            verified: Mutex::default(),
+            verified: RememberedTokens::default(),
         })
     }
 
@@ -124,22 +127,28 @@ impl TokenService {
         self.keys.rotate(now_unix_s())
     }
 
-    /// Issues a token for what was granted to a subject, bound to its credential. An empty subject is anonymous.
+    /// Issues a token for what was granted to a caller, bound to the credential and no longer valid than that.
     pub(super) fn issue(
         &self,
-        subject: &str,
-        credential: Option<Credential>,
+        caller: &Caller,
         granted: Vec<Scope>,
     ) -> Result<IssuedToken, AccessError> {
         let now = now_unix_s();
-        let mut claims = claims(subject, SERVICE, now, LIFETIME);
-        claims.credential = credential;
+        let until = caller
+            .credential
+            .as_ref()
+            .and_then(Credential::until_unix_s);
+        let left = until.map(|until| Duration::from_secs(until.saturating_sub(now)));
+        let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
+        let mut claims = claims(&caller.subject, SERVICE, now, lifetime);
+        claims.credential.clone_from(&caller.credential);
+        claims.provenance = caller.provenance.as_deref().cloned();
         claims.access = granted;
         Ok(IssuedToken {
             token: self.sign(&claims)?,
             granted: claims.access,
             issued_unix_s: now,
-            lifetime: LIFETIME,
+            lifetime,
         })
     }
 
@@ -167,23 +176,18 @@ impl TokenService {
     /// Verifies a token. Returns `None` if it is not valid now.
     pub(super) fn verify(&self, token: &str) -> Option<Arc<VerifiedToken>> {
         let now = now_unix_s();
-        if let Some(known) = self.verified.lock().get(token) {
-            return (now <= known.until_unix_s).then(|| Arc::clone(known));
+        if let Some(known) = self.verified.get(token) {
+            return (now <= known.until_unix_s).then_some(known);
         }
         let claims = self.decode(token, SERVICE)?;
         let verified = Arc::new(VerifiedToken {
             subject: claims.sub.into(),
             scope: Arc::new(TokenScope::new(claims.access)),
             credential: claims.credential,
+            provenance: claims.provenance.map(Arc::new),
             until_unix_s: claims.exp.saturating_add(LEEWAY.as_secs()),
         });
-        if token.len() <= REMEMBERED_BYTES_MAX {
-            let mut known = self.verified.lock();
-            if known.len() >= REMEMBERED_MAX {
-                known.clear();
-            }
-            known.insert(token.into(), Arc::clone(&verified));
-        }
+        self.verified.add(token, &verified);
         Some(verified)
     }
 
@@ -223,6 +227,7 @@ fn claims(subject: &str, service: &str, now_unix_s: u64, lifetime: Duration) -> 
         jti: uuid::Uuid::new_v4().to_string(),
         access: Vec::new(),
         credential: None,
+        provenance: None,
     }
 }
 
@@ -233,6 +238,13 @@ mod tests {
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
     use super::*;
+
+    fn alice() -> Caller {
+        Caller {
+            subject: "alice".to_owned(),
+            ..Caller::default()
+        }
+    }
 
     fn scope(text: &str) -> Scope {
         text.parse().unwrap()
@@ -245,7 +257,7 @@ mod tests {
         let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let tokens = TokenService::open(one.path()).unwrap();
         let issued = tokens
-            .issue("alice", None, vec![scope("repository:a:pull")])
+            .issue(&alice(), vec![scope("repository:a:pull")])
             .unwrap();
         let verified = tokens.verify(&issued.token).unwrap();
         assert_eq!(&*verified.subject, "alice");
@@ -332,7 +344,7 @@ mod tests {
     fn forged_tokens_are_not_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let tokens = TokenService::open(directory.path()).unwrap();
-        let issued = tokens.issue("alice", None, Vec::new()).unwrap();
+        let issued = tokens.issue(&alice(), Vec::new()).unwrap();
         let ((id, _), now) = (tokens.keys.newest(), now_unix_s());
         // Signed with what everyone knows: the name of the key.
         let secret = jsonwebtoken::EncodingKey::from_secret(id.as_bytes());
