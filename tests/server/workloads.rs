@@ -10,9 +10,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
+use tonnage_server::admin::{AdminRequest, OpenStore, Whence, execute};
 use tonnage_tests::client::Answer;
 
 use crate::guarded::{Guarded, NOTICED, RULES};
+use crate::sha256;
 
 /// An issuer of tokens, with its discovery document and its keys.
 struct Issuer {
@@ -200,6 +202,7 @@ async fn workloads_log_in() {
         1,
         "keys are remembered"
     );
+    pushed_by_a_build(&guarded, &keys[0].sign(&claims(&issuer))).await;
     let pod = json!({"iss": issuer.url, "aud": ["x", "other.example"], "exp": now() + 1000,
         "kubernetes.io": {"namespace": "prod"}});
     let answer = by_password(&guarded, &keys[1].sign(&pod))
@@ -213,6 +216,43 @@ async fn workloads_log_in() {
     guarded.write_rules(&rules(&issuer.url).replace("'workload'", "'another'"));
     let ended = async { while ping().await != 401 {} };
     assert!(tokio::time::timeout(NOTICED, ended).await.is_ok());
+}
+
+/// Checks that the claims of a workload are kept with the manifest that it pushes.
+async fn pushed_by_a_build(guarded: &Guarded, token: &str) {
+    let answer = by_password(guarded, token).await.expect(200).json();
+    let bearer = format!("Bearer {}", answer["token"].as_str().unwrap());
+    let (manifest, _) = guarded.push("team/other").await;
+    let config = &serde_json::from_slice::<Value>(&manifest).unwrap()["config"]["digest"];
+    let mount = format!(
+        "/v2/team/app/blobs/uploads/?mount={}",
+        config.as_str().unwrap()
+    );
+    guarded
+        .send(
+            ("boss", "right"),
+            "POST",
+            &format!("{mount}&from=team/other"),
+            b"",
+        )
+        .await
+        .expect(201);
+    let path = "/v2/team/app/manifests/built";
+    guarded
+        .send_with(&bearer, "PUT", path, &manifest)
+        .await
+        .expect(201);
+    let store = OpenStore::new(guarded.registry.store.clone());
+    let digest = sha256(&manifest).to_string();
+    let answer = execute(&store, AdminRequest::Whence(Whence { digest })).await;
+    let answer = serde_json::to_value(answer.unwrap()).unwrap();
+    let manifests = answer["manifests"].as_array().unwrap();
+    let built = manifests.iter().find(|one| one["repository"] == "team/app");
+    let pushed = &built.unwrap()["pushed"];
+    assert_eq!(pushed["by"], "pusher", "{answer}");
+    let kept =
+        json!({"ref": "refs/heads/main", "repository_id": "7", "run_id": "123", "sha": "abc"});
+    assert_eq!(pushed["provenance"]["claims"], kept, "{answer}");
 }
 
 /// Guards: a token that differs in one thing from a valid one logs in nobody: its time, audience, issuer, claims, key

@@ -17,7 +17,6 @@ use super::rules::{AccessRules, CurrentRules};
 use super::tokens::{ExternalTokens, IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
 use super::users::{OwnUsers, Users};
-use super::workloads::Workloads;
 use super::{
     AccessError, Authenticator, Caller, Credential, Decision, Permission, Policy, Refused, Verdict,
 };
@@ -65,7 +64,7 @@ impl AccessOptions {
         Ok(self.open_users()?.get(name).is_some())
     }
 
-    /// Returns the caller that a name is: a user with a password, a robot account or a workload. `None` if it is none.
+    /// Returns the caller of this name: a user with a password, a robot account or a workload; `None` if there is none.
     pub fn find_caller(&self, name: &str) -> Result<Option<Caller>, AccessError> {
         if let Some(user) = self.open_users()?.get(name) {
             return Ok(Some(user.caller(name)));
@@ -102,7 +101,7 @@ impl AccessControl {
         let login = Login {
             passwords: Arc::new(Passwords::new(users)?),
             api_keys: Arc::new(ApiKeys::open(&options.own.keys())?),
-            workloads: Arc::new(Workloads::new()),
+            workloads: Arc::default(),
             rules: rules.clone(),
         };
         let tokens = Arc::new(TokenService::open(options.own.directory())?);
@@ -140,7 +139,7 @@ impl AccessControl {
         Arc::new(CredentialAuthenticator {
             login: self.login.clone(),
             tokens: Arc::clone(&self.tokens),
-            external: ExternalTokens::new(),
+            external: ExternalTokens::default(),
         })
     }
 
@@ -261,20 +260,17 @@ impl Policy for RulePolicy {
         caller: &'a Caller,
         permission: Permission<'a>,
     ) -> Decision<'a, Verdict> {
-        let verdict = self.rules.get().decide(caller, permission);
+        let scope = caller.scope.as_ref();
+        let is_covered = scope.is_none_or(|scope| scope.covers(permission));
+        let mut verdict = self.rules.get().decide(caller, permission);
         if verdict == Verdict::Granted && !is_of_key(caller, permission) {
-            return Decision::Ready(Verdict::Denied);
+            verdict = Verdict::Denied;
         }
-        let is_covered = caller
-            .scope
-            .as_ref()
-            .is_none_or(|scope| scope.covers(permission));
-        // With another token the same caller may do it.
-        let lacks_scope = verdict == Verdict::Granted && !is_covered;
-        Decision::Ready(if lacks_scope {
-            Verdict::Unauthenticated
-        } else {
-            verdict
-        })
+        // With another token the same caller may do it, or does not learn that nobody may.
+        let is_decided = verdict == Verdict::Denied && !caller.is_granted_by_scope;
+        if !is_covered && !is_decided {
+            verdict = Verdict::Unauthenticated;
+        }
+        Decision::Ready(verdict)
     }
 }

@@ -20,8 +20,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
-use crate::clock::RunningClock;
 use crate::documents::{self, Documents};
 use crate::kept_files;
 
@@ -88,38 +89,64 @@ pub(super) struct Expected<'a> {
 }
 
 /// The keys of all issuers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct KeySets {
     sets: Mutex<HashMap<KeySource, Arc<KeySet>>>,
-    clock: RunningClock,
 }
 
 /// The keys of an issuer.
 #[derive(Debug, Default)]
 struct KeySet {
     fetched: ArcSwapOption<Fetched>,
-    /// When the last attempt began. Held while one runs.
-    attempted: tokio::sync::Mutex<Option<Duration>>,
+    /// When the last attempt to fetch it ended. Held while one runs.
+    last_attempt: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 #[derive(Debug)]
 struct Fetched {
     keys: JwkSet,
-    at: Duration,
+    at: Instant,
+}
+
+impl KeySet {
+    /// Returns a key with the age of its set, unless that is too old to be used.
+    fn known(&self, id: Option<&str>) -> Option<(Jwk, Duration)> {
+        let fetched = self.fetched.load();
+        let fetched = fetched.as_ref()?;
+        let age = fetched.at.elapsed();
+        let key = find(&fetched.keys, id)?;
+        (age < USED_MAX).then(|| (key.clone(), age))
+    }
+
+    /// Returns whether there is a set that can be used.
+    fn is_known(&self) -> bool {
+        let fetched = self.fetched.load();
+        let fetched = fetched.as_ref();
+        fetched.is_some_and(|fetched| fetched.at.elapsed() < USED_MAX)
+    }
+
+    /// Fetches the set. If that fails, the last one stays.
+    async fn replace(
+        self: Arc<Self>,
+        source: KeySource,
+        mut last: OwnedMutexGuard<Option<Instant>>,
+    ) {
+        match fetch(&source).await {
+            Ok(keys) => {
+                let at = Instant::now();
+                self.fetched.store(Some(Arc::new(Fetched { keys, at })));
+            }
+            Err(why) => tracing::error!(
+                issuer = %source.place,
+                why,
+                "the keys of an issuer of tokens could not be read; those that were read before stay in use for a day"
+            ),
+        }
+        *last = Some(Instant::now());
+    }
 }
 
 impl KeySets {
-    /// Creates it without any key.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub(super) fn new() -> Self {
-        Self {
-            sets: Mutex::default(),
-            clock: RunningClock::start(),
-        }
-    }
-
     /// Returns what a token says; `None` if it is not valid now.
     pub(super) async fn verify(
         &self,
@@ -143,31 +170,31 @@ impl KeySets {
     /// Returns the key of this id, or the only one for a token without an id.
     async fn key(&self, source: &KeySource, id: Option<&str>) -> Result<Option<Jwk>, KeysUnknown> {
         let set = self.set(source);
-        let fresh = |fetched: &Fetched| self.clock.now().saturating_sub(fetched.at) < FRESH;
-        let known = set.fetched.load_full();
-        if let Some(fetched) = known.filter(|fetched| fresh(fetched))
-            && let Some(key) = find(&fetched.keys, id)
+        let known = set.known(id);
+        if let Some((key, age)) = &known
+            && *age < FRESH
         {
-            return Ok(Some(key));
+            return Ok(Some(key.clone()));
         }
-        let mut attempted = set.attempted.lock().await;
-        let now = self.clock.now();
-        // Another request may have fetched it meanwhile.
-        if attempted.is_none_or(|at| now.saturating_sub(at) >= ATTEMPTS_EVERY) {
-            *attempted = Some(now);
-            match fetch(source).await {
-                Ok(keys) => set.fetched.store(Some(Arc::new(Fetched { keys, at: now }))),
-                Err(why) => tracing::error!(
-                    issuer = %source.place,
-                    why,
-                    "the keys of an issuer of tokens could not be read; those that were read before stay in use for a day"
-                ),
+        let last = match (Arc::clone(&set.last_attempt).try_lock_owned(), known) {
+            (Ok(last), _) => last,
+            // It is being fetched, and that may take as long as a request has.
+            (Err(_busy), Some((key, _))) => return Ok(Some(key)),
+            (Err(_busy), None) => Arc::clone(&set.last_attempt).lock_owned().await,
+        };
+        if last.is_none_or(|last| last.elapsed() >= ATTEMPTS_EVERY) {
+            // In a task, so that it does not end with the request.
+            let fetching = tokio::spawn(Arc::clone(&set).replace(source.clone(), last));
+            if let Some((key, _)) = set.known(id) {
+                return Ok(Some(key));
             }
+            fetching.await.map_err(|_ended| KeysUnknown)?;
         }
-        drop(attempted);
-        let fetched = set.fetched.load_full();
-        let usable = fetched.filter(|fetched| now.saturating_sub(fetched.at) < USED_MAX);
-        Ok(find(&usable.ok_or(KeysUnknown)?.keys, id))
+        match set.known(id) {
+            Some((key, _)) => Ok(Some(key)),
+            None if set.is_known() => Ok(None),
+            None => Err(KeysUnknown),
+        }
     }
 
     fn set(&self, source: &KeySource) -> Arc<KeySet> {
@@ -179,10 +206,10 @@ impl KeySets {
     }
 }
 
-fn find(keys: &JwkSet, id: Option<&str>) -> Option<Jwk> {
+fn find<'a>(keys: &'a JwkSet, id: Option<&str>) -> Option<&'a Jwk> {
     match (id, &*keys.keys) {
-        (Some(id), _) => keys.find(id).cloned(),
-        (None, [only]) => Some(only.clone()),
+        (Some(id), _) => keys.find(id),
+        (None, [only]) => Some(only),
         (None, _) => None,
     }
 }
@@ -273,5 +300,48 @@ impl std::fmt::Display for KeyPlace {
             Self::Discovery(url) | Self::Url(url) => write!(f, "{url}"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Guards: a set is read again once it is old, and for an unknown key, but not more often than once a minute. While
+    /// that fails, the last one serves for a day, and no longer.
+    #[tokio::test(start_paused = true)]
+    async fn sets_are_replaced_in_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.json");
+        let write = |ids: &[&str]| {
+            let key = |id: &&str| json!({"kty": "OKP", "crv": "Ed25519", "x": "", "kid": id});
+            let keys: Vec<_> = ids.iter().map(key).collect();
+            std::fs::write(&path, json!({ "keys": keys }).to_string()).unwrap();
+        };
+        let source = KeySource {
+            place: KeyPlace::File(path.clone()),
+            authorities: None,
+        };
+        let sets = KeySets::default();
+        let has = async |id: &str| {
+            let key = sets.key(&source, Some(id)).await;
+            key.map(|key| key.is_some())
+        };
+        assert_eq!(has("a").await, Err(KeysUnknown));
+        write(&["a"]);
+        assert_eq!(has("a").await, Err(KeysUnknown));
+        tokio::time::advance(ATTEMPTS_EVERY).await;
+        assert_eq!(has("a").await, Ok(true));
+        write(&["b"]);
+        assert_eq!((has("a").await, has("b").await), (Ok(true), Ok(false)));
+        tokio::time::advance(ATTEMPTS_EVERY).await;
+        assert_eq!((has("b").await, has("a").await), (Ok(true), Ok(false)));
+        std::fs::write(&path, "half").unwrap();
+        tokio::time::advance(FRESH).await;
+        assert_eq!((has("b").await, has("c").await), (Ok(true), Ok(false)));
+        tokio::time::advance(USED_MAX).await;
+        assert_eq!(has("b").await, Err(KeysUnknown));
     }
 }

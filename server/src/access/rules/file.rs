@@ -9,8 +9,9 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::issuers::{self, IssuerTable, TokenServerTable};
+use super::rule::{Rule, RulesByPattern, TagPattern};
 use super::values::{OneOrMany, parse};
-use super::{AccessRules, Right, Rule, Subject, TagPattern};
+use super::{AccessRules, Right, Subject};
 use crate::access::UserName;
 use crate::oci::{RepositoryPattern, Tag};
 
@@ -62,7 +63,7 @@ impl FromStr for AccessRules {
         }
         let mut all = Self {
             admins: subjects(&file.admins, &groups, "admins")?,
-            rules: Vec::new(),
+            rules: RulesByPattern::default(),
             groups,
             issuers: issuers::read(file.issuers)?,
             token_server: file.token_service.map(TokenServerTable::read).transpose()?,
@@ -94,11 +95,6 @@ impl AccessRules {
         for text in &patterns {
             let place = format!("rule for {text}");
             let pattern: RepositoryPattern = parse(text, "rule: repositories")?;
-            if self.rules.iter().any(|rule| rule.pattern == pattern) {
-                return Err(format!(
-                    "{place}: there is another one; write one rule for both"
-                ));
-            }
             let given = [
                 (Right::Pull, &table.pull),
                 (Right::Push, &table.push),
@@ -127,11 +123,16 @@ impl AccessRules {
                 Ok(TagPattern(text.clone()))
             });
             let immutable_tags = tags.collect::<Result<_, String>>()?;
-            self.rules.push(Rule {
+            let is_first = self.rules.add(Rule {
                 pattern,
                 rights,
                 immutable_tags,
             });
+            if !is_first {
+                return Err(format!(
+                    "{place}: there is another one; write one rule for both"
+                ));
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 mod current;
 mod file;
 mod issuers;
+mod rule;
 mod subjects;
 mod values;
 
@@ -16,11 +17,12 @@ use std::fmt;
 use std::str::FromStr;
 
 pub(super) use self::current::CurrentRules;
+use self::rule::{Rule, RulesByPattern};
 pub use self::subjects::Subject;
 use super::tokens::TokenServer;
 use super::workloads::Issuer;
 use super::{Caller, Permission, Verdict};
-use crate::oci::{RepositoryName, RepositoryPattern, Tag};
+use crate::oci::{RepositoryName, Tag};
 
 /// What a rule allows to somebody. In this order, so that a later one includes those before it, but for `Delete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,31 +94,9 @@ impl FromStr for Right {
 pub struct AccessRules {
     groups: BTreeMap<String, BTreeSet<String>>,
     admins: Vec<Subject>,
-    rules: Vec<Rule>,
+    rules: RulesByPattern,
     issuers: Vec<Issuer>,
     token_server: Option<TokenServer>,
-}
-
-/// The rule for the repositories of a pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule {
-    pattern: RepositoryPattern,
-    /// Who has which right.
-    rights: Vec<(Right, Vec<Subject>)>,
-    immutable_tags: Vec<TagPattern>,
-}
-
-/// A pattern of tags: a tag, or the beginning of tags with `*`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct TagPattern(String);
-
-impl TagPattern {
-    fn matches(&self, tag: &Tag) -> bool {
-        match self.0.strip_suffix('*') {
-            Some(prefix) => tag.as_str().starts_with(prefix),
-            None => self.0 == tag.as_str(),
-        }
-    }
 }
 
 /// A decision, and why it was made.
@@ -141,7 +121,7 @@ impl AccessRules {
         if self.is_admin(caller) {
             return reason(true, "an admin may do everything".to_owned());
         }
-        let Some(rule) = self.rule(repository) else {
+        let Some(rule) = self.rules.of(repository) else {
             return reason(false, format!("no rule is for {repository}"));
         };
         let pattern = &rule.pattern;
@@ -187,7 +167,8 @@ impl AccessRules {
     fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
         self.is_admin(caller)
             || self
-                .rule(repository)
+                .rules
+                .of(repository)
                 .is_some_and(|rule| self.granted_by(rule, caller, right).is_some())
     }
 
@@ -195,9 +176,11 @@ impl AccessRules {
     pub(super) fn decide(&self, caller: &Caller, permission: Permission<'_>) -> Verdict {
         if caller.is_granted_by_scope {
             // Whether the scope covers it is another question.
-            return match self.keeps_tag(permission) {
-                true => Verdict::Denied,
-                false => Verdict::Granted,
+            let is_kept = self.keeps_tag(permission);
+            return if is_kept {
+                Verdict::Denied
+            } else {
+                Verdict::Granted
             };
         }
         let granted = match Right::needed(permission) {
@@ -236,21 +219,12 @@ impl AccessRules {
 
     /// Returns whether nobody may point this tag at something else.
     fn is_immutable(&self, repository: &RepositoryName, tag: &Tag) -> bool {
-        let rule = self.rule(repository);
+        let rule = self.rules.of(repository);
         rule.is_some_and(|rule| {
             rule.immutable_tags
                 .iter()
                 .any(|pattern| pattern.matches(tag))
         })
-    }
-
-    /// Returns the rule for a repository: the one with the longest pattern.
-    fn rule(&self, repository: &RepositoryName) -> Option<&Rule> {
-        let matching = self
-            .rules
-            .iter()
-            .filter(|rule| rule.pattern.matches(repository));
-        matching.max_by_key(|rule| (rule.pattern.name().is_some(), rule.pattern.prefix().len()))
     }
 
     /// Returns by which right, and as whom, `caller` has a right.

@@ -30,24 +30,13 @@ pub(in crate::access) struct TokenServer {
 }
 
 /// Verifies tokens of another token service.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::access) struct ExternalTokens {
     keys: KeySets,
     verified: RememberedTokens,
 }
 
 impl ExternalTokens {
-    /// Creates it without any key.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub(in crate::access) fn new() -> Self {
-        Self {
-            keys: KeySets::new(),
-            verified: RememberedTokens::default(),
-        }
-    }
-
     /// Returns the bearer of a token that was verified a moment ago.
     pub(in crate::access) fn remembered(&self, token: &str) -> Option<Caller> {
         let verified = self.verified.get(token)?;
@@ -65,7 +54,7 @@ impl ExternalTokens {
             audiences: std::slice::from_ref(&server.service),
         };
         let claims = self.keys.verify(&server.keys, token, expected).await?;
-        let Some(verified) = claims.and_then(|claims| read(claims)) else {
+        let Some(verified) = claims.and_then(read) else {
             return Ok(None);
         };
         let verified = Arc::new(verified);

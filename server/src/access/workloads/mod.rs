@@ -37,22 +37,12 @@ pub(super) fn claimed_issuer(token: &str) -> Option<String> {
 }
 
 /// Logs workloads in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Workloads {
     keys: KeySets,
 }
 
 impl Workloads {
-    /// Creates it without any key.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub(super) fn new() -> Self {
-        Self {
-            keys: KeySets::new(),
-        }
-    }
-
     /// Returns whom a token of this issuer logs in; `None` for nobody.
     pub(super) async fn log_in(
         &self,
