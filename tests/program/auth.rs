@@ -126,6 +126,9 @@ fn rules_are_read_again() {
     assert_eq!(can("other").0, 1);
     let mut unknown = tonnage(&["can", "nobody", "push", "team/a", "--data"]);
     assert_eq!(run(unknown.arg(&data).args(options)).0, 9);
+    // A client certificate may have any name.
+    let certificates = ["--tls", "self", "--tls-client-ca", "ca.pem"];
+    assert_eq!(run(unknown.args(certificates)).0, 1);
     write("[[rule]]\nrepositories = 'team/*'\npsh = ['ci']\n");
     assert_eq!(can("team/a").0, 2);
     write("[[rule]]\nrepositories = 'other'\npush = ['ci']\n");

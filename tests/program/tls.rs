@@ -101,6 +101,19 @@ fn wrong_options_of_tls_are_explained() {
         (&["--tls", "files"][..], "tls.cert"),
         (&["--tls", "sell"], "auto or off or self or files"),
         (&["--tls-admin"], "no effect without TLS"),
+        (
+            &["--tls-client-ca", &file, "--auth"],
+            "no effect without TLS",
+        ),
+        (
+            &["--tls-client-ca", &file, "--tls", "self"],
+            "no effect without auth.enabled",
+        ),
+        (
+            &["--tls-client-names", "cn"],
+            "no effect without tls.client_ca",
+        ),
+        (&["--tls-client-names", "uri,mail"], "uri, dns and cn"),
         (&["--tls-cert", &file], "tls.key"),
         (&["--tls-key", &file], "tls.cert"),
         (

@@ -8,6 +8,7 @@ mod blobs;
 mod bounds;
 mod cancel;
 mod clauses;
+mod client_certificates;
 mod closing;
 mod concurrent;
 mod content;

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonnage_engine::{Algorithm, Change};
 use tonnage_server::tls::{
-    AlpnPreference, OwnAuthority, ServerTls, TlsSource, client_config, https_connector,
+    AlpnPreference, OwnAuthority, ServerTls, TlsOptions, TlsSource, client_config, https_connector,
 };
 use tonnage_server::{Locations, ServerOptions};
 use tonnage_tests::batch_of;
@@ -34,7 +34,11 @@ async fn start(
         directory: directory.to_path_buf(),
         hosts: vec!["127.0.0.1".to_owned()],
     };
-    let tls = ServerTls::open(TlsSource::Own(own), preference).expect("a certificate");
+    let encryption = TlsOptions {
+        preference,
+        ..TlsOptions::default()
+    };
+    let tls = ServerTls::open(TlsSource::Own(own), encryption).expect("a certificate");
     let tls = Some(tls);
     TestRegistry::with(ServerOptions { tls, ..options }).await
 }

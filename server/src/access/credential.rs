@@ -12,6 +12,11 @@ pub enum Credential {
     Password(Box<str>),
     /// An API key, by its id.
     Key(Box<str>),
+    /// A client certificate.
+    Certificate {
+        /// The last second in which it is valid, in Unix time.
+        until_unix_s: u64,
+    },
     /// A token of another issuer.
     Workload {
         /// Whose token it is.
@@ -26,7 +31,9 @@ impl Credential {
     pub(super) fn until_unix_s(&self) -> Option<u64> {
         match self {
             Self::Password(_) | Self::Key(_) => None,
-            Self::Workload { until_unix_s, .. } => Some(*until_unix_s),
+            Self::Certificate { until_unix_s } | Self::Workload { until_unix_s, .. } => {
+                Some(*until_unix_s)
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! Credentials in the head of a request: a name with its password (RFC 7617), or a token (RFC 6750).
+//! Credentials in the head of a request: a name with its password (RFC 7617), or a token (RFC 6750). A request without
+//! them has the name of its connection's certificate.
 //!
 //! Owns: [`CredentialAuthenticator`] and its challenges. Refuses: whose they are
 //! (`login`) and verifying tokens (`tokens`).
@@ -48,7 +49,11 @@ impl Authenticator for CredentialAuthenticator {
         connection: &'a ConnectionFacts,
     ) -> Decision<'a, Result<Caller, Refused>> {
         let (name, password) = match credentials(head) {
-            Credentials::None => return Decision::Ready(Ok(Caller::default())),
+            Credentials::None => {
+                let name = connection.client_name.as_ref();
+                let caller = name.and_then(|name| self.login.by_certificate(name));
+                return Decision::Ready(Ok(caller.unwrap_or_default()));
+            }
             Credentials::Token(token) => return self.bearer(token),
             Credentials::Password { name, password } => (name, password),
             Credentials::Invalid => return Decision::Ready(Err(self.refused(None))),

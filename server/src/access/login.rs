@@ -12,7 +12,8 @@ use super::api_keys::{ApiKeySecret, ApiKeys};
 use super::rules::CurrentRules;
 use super::users::passwords::Passwords;
 use super::workloads::{self, Workloads};
-use super::{Caller, Credential, Decision, Refused};
+use super::{Caller, CallerName, Credential, Decision, Refused};
+use crate::tls::ClientName;
 
 /// Everything that a password may be.
 #[derive(Debug, Clone)]
@@ -86,6 +87,27 @@ impl Login {
         caller.map_err(|_unknown| Refused::Unavailable)
     }
 
+    /// Returns whom the certificate of a connection names: a user of the list, or any other name, which may be in the
+    /// rules. Returns `None` for a name that nobody can have, and for one that has ended.
+    pub(super) fn by_certificate(&self, name: &ClientName) -> Option<Caller> {
+        let subject: CallerName = name.current()?.parse().ok()?;
+        let mut caller = self.named(&String::from(subject));
+        caller.credential = Some(Credential::Certificate {
+            until_unix_s: name.until_unix_s(),
+        });
+        Some(caller)
+    }
+
+    /// Returns the caller of a name that somebody else vouches for.
+    fn named(&self, name: &str) -> Caller {
+        let user = self.passwords.users().get(name);
+        Caller {
+            subject: name.to_owned(),
+            is_admin: user.is_some_and(|user| user.is_admin),
+            ..Caller::default()
+        }
+    }
+
     fn by_key(&self, name: &str, key: &ApiKeySecret) -> Option<Caller> {
         self.api_keys.log_in(name, key, self.passwords.users())
     }
@@ -101,6 +123,8 @@ impl Login {
                 (user.password_id() == &**id).then(|| user.caller(subject))?
             }
             Some(Credential::Key(id)) => self.api_keys.holder(id, users)?,
+            // A token ends with the certificate.
+            Some(Credential::Certificate { .. }) => self.named(subject),
             Some(Credential::Workload { issuer, .. }) => {
                 let rules = self.rules.get();
                 let known = rules.issuers().iter().find(|known| *known.url == **issuer);

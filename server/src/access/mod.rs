@@ -49,7 +49,7 @@ pub use self::rules::{AccessRules, Reason, Right, Subject};
 #[cfg(feature = "fuzz-entry")]
 pub use self::tokens::fuzz_entry::FuzzedTokens;
 pub use self::tokens::{InvalidScope, IssuedToken, Scope, TokenScope};
-pub use self::users::{InvalidUserName, OwnUsers, UserEntry, UserName};
+pub use self::users::{CallerName, InvalidUserName, OwnUsers, UserEntry, UserName};
 use crate::oci::RepositoryName;
 pub use crate::transport::front_end::ConnectionFacts;
 

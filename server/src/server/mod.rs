@@ -170,7 +170,7 @@ impl Bound {
         // Cancelled by its guard, so the admin listener ends after the registry in every case.
         let registry_ended = CancellationToken::new();
         let registry_runs = registry_ended.clone().drop_guard();
-        let tls = self.options.tls.as_ref().map(ServerTls::config);
+        let tls = self.options.tls.clone();
         let hosts = self.probe_hosts();
         let admin_tls = tls.clone().filter(|_| self.options.admin_tls);
         let admin = self.admin.zip(hosts).map(|((listener, _), hosts)| {

@@ -28,7 +28,7 @@ pub fn client_config(authorities: Option<&str>, required: bool) -> Result<Client
     // Old certificates that the library rejects are no reason not to connect to a server that needs others.
     roots.add_parsable_certificates(system.certs);
     if let Some(pem) = authorities {
-        add_authorities(&mut roots, pem)?;
+        add_authorities(&mut roots, pem.as_bytes()).map_err(TlsError::Authority)?;
     }
     if required && roots.is_empty() {
         return Err(TlsError::NoRoots);
@@ -52,16 +52,16 @@ pub fn https_connector(
         .wrap_connector(tcp)
 }
 
-fn add_authorities(roots: &mut RootCertStore, pem: &str) -> Result<(), TlsError> {
-    let unusable = |error: &dyn std::fmt::Display| TlsError::Authority(error.to_string());
+/// Trusts the certificates in `pem`. The error says what is wrong with it.
+pub(super) fn add_authorities(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
     let mut count = 0;
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let certificate = certificate.map_err(|error| unusable(&error))?;
-        roots.add(certificate).map_err(|error| unusable(&error))?;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
         count += 1;
     }
     if count == 0 {
-        return Err(unusable(&"it has no certificate in PEM form"));
+        return Err("it has no certificate in PEM form".to_owned());
     }
     Ok(())
 }

@@ -1,14 +1,18 @@
 //! TLS, for all connections.
 //!
-//! Owns: the crypto provider, what is trusted, the certificate that a listener shows, and where it comes from.
+//! Owns: the crypto provider, what is trusted, the certificate that a listener shows, and where it comes from; and the
+//! names in the certificates of clients.
 //! Refuses: connections, which the transport and `outgoing` make.
 //!
 //! Layers, each using only those before it: `identity` (a certificate with its key), `authority` (the registry's own),
-//! `source` (files or the own authority, and what they have now), `server` and `client` (configurations), `renewal`
+//! `source` (files or the own authority, and what they have now), `client` (the configuration for other servers),
+//! `client_names` and `client_certificates` (who a client is), `server` (the configuration of listeners), `renewal`
 //! (when a listener's certificate is replaced).
 
 mod authority;
 mod client;
+mod client_certificates;
+mod client_names;
 mod error;
 mod identity;
 mod renewal;
@@ -18,6 +22,8 @@ mod source;
 mod tests;
 
 pub use self::client::{client_config, https_connector};
+pub use self::client_certificates::ClientCertificates;
+pub use self::client_names::{ClientName, ClientUri, InvalidClientUri, NameKind};
 pub use self::error::TlsError;
-pub use self::server::{AlpnPreference, ServerTls};
+pub use self::server::{AlpnPreference, ServerTls, TlsOptions};
 pub use self::source::{OwnAuthority, TlsSource};

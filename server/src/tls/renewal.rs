@@ -1,6 +1,6 @@
-//! Replaces the certificate of a listener while it serves.
+//! Replaces the certificate of a listener, and the authorities of its clients, while it serves.
 //!
-//! Owns: the thread that looks at the source, and the log of what came of it. The files are read and compared, not
+//! Owns: the thread that looks at their sources, and the log of what came of it. The files are read and compared, not
 //! watched: notifications do not exist on every file system, and miss a folder that a link replaces.
 //!
 //! It is a thread of its own, started with the server, because it waits for a disk, and a limit on threads that is
@@ -15,30 +15,37 @@ use super::server::ServerTls;
 
 /// Interval of looks whether the listener still exists.
 const LOOK: Duration = Duration::from_secs(1);
+/// Interval of looks at the authorities of clients.
+const LOOK_AT_AUTHORITIES: Duration = Duration::from_secs(5);
+
+/// Something that is looked at from time to time, and what the last look at it came to.
+struct Watch {
+    interval: Duration,
+    last: Instant,
+    /// The error that was logged last, unless it ended.
+    logged: Option<String>,
+}
 
 impl ServerTls {
     /// Starts the thread that shows what the source has, from time to time, as long as `guard` exists. What cannot be
-    /// used is logged once, and the last good certificate stays.
+    /// used is logged once, and the last good certificate stays. The same holds for the authorities of clients.
     pub(crate) fn keep_current(&self, guard: &Arc<()>) -> io::Result<()> {
         let (this, guard) = (self.clone(), Arc::downgrade(guard));
         let thread = std::thread::Builder::new().name("tonnage-tls".to_owned());
         let keeping = move || {
-            let (mut last, mut logged) = (Instant::now(), None::<String>);
+            let mut certificate = Watch::new(this.source().interval());
+            let mut authorities = Watch::new(LOOK_AT_AUTHORITIES);
             while guard.strong_count() > 0 {
                 std::thread::sleep(LOOK);
-                if last.elapsed() >= this.source().interval() {
-                    // A panic is reported by the panic hook, and the next look is another attempt.
-                    let look = AssertUnwindSafe(|| this.look(logged.as_deref()));
-                    logged = catch_unwind(look).unwrap_or_default();
-                    last = Instant::now();
-                }
+                certificate.look(|logged| this.look_at_certificate(logged));
+                authorities.look(|logged| this.look_at_authorities(logged));
             }
         };
         thread.spawn(keeping).map(drop)
     }
 
     /// Looks at the source once. Returns why it cannot be used.
-    fn look(&self, logged: Option<&str>) -> Option<String> {
+    fn look_at_certificate(&self, logged: Option<&str>) -> Option<String> {
         match self.renew() {
             Ok(true) => {
                 let expires_unix_s = self.expires_unix_s();
@@ -57,5 +64,47 @@ impl ServerTls {
                 Some(why)
             }
         }
+    }
+
+    /// Looks at the authorities of clients once. Returns why they cannot be used.
+    fn look_at_authorities(&self, logged: Option<&str>) -> Option<String> {
+        match self.renew_authorities() {
+            Ok(true) => {
+                tracing::info!("certificates of clients are verified with other authorities");
+                None
+            }
+            Ok(false) => None,
+            Err(error) => {
+                let why = error.to_string();
+                if logged != Some(&why) {
+                    tracing::error!(
+                        why,
+                        "the authorities of clients could not be replaced; the last ones stay in use"
+                    );
+                }
+                Some(why)
+            }
+        }
+    }
+}
+
+impl Watch {
+    fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            last: Instant::now(),
+            logged: None,
+        }
+    }
+
+    /// Looks, if it is time. `look` gets the error that was logged last and returns the current one.
+    fn look(&mut self, look: impl FnOnce(Option<&str>) -> Option<String>) {
+        if self.last.elapsed() < self.interval {
+            return;
+        }
+        // A panic is reported by the panic hook, and the next look is another attempt.
+        let looked = catch_unwind(AssertUnwindSafe(|| look(self.logged.as_deref())));
+        self.logged = looked.unwrap_or_default();
+        self.last = Instant::now();
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration of listeners.
 //!
-//! Owns: [`ServerTls`]. Its certificate can be replaced while connections are served: those that are open keep theirs.
+//! Owns: [`ServerTls`]. Its certificate, and the authorities of clients, can be replaced while connections are served:
+//! those that are open keep theirs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,10 +11,13 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConnection};
 use rustls::sign::CertifiedKey;
 
+use super::client_certificates::ClientCertificates;
+use super::client_names::ClientName;
 use super::error::TlsError;
 use super::identity::Identity;
 use super::source::TlsSource;
@@ -28,12 +32,30 @@ pub enum AlpnPreference {
     Http1,
 }
 
+/// How connections are encrypted, beside the certificate.
+#[derive(Debug, Clone, Default)]
+pub struct TlsOptions {
+    /// The protocol for clients that speak both.
+    pub preference: AlpnPreference,
+    /// Which certificates of clients are accepted; `None` for none.
+    pub clients: Option<ClientCertificates>,
+}
+
 /// The TLS of listeners: certificate, protocols and sessions. Clones share it.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
-    config: Arc<ServerConfig>,
+    current: Arc<ArcSwap<Current>>,
     shown: Arc<Shown>,
+    options: Arc<TlsOptions>,
     pub(super) source: TlsSource,
+}
+
+/// How handshakes are answered.
+#[derive(Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// The authorities of clients, as they were read.
+    authorities: Option<Vec<u8>>,
 }
 
 /// The certificate that new connections get.
@@ -59,32 +81,30 @@ impl ServerTls {
     ///
     /// # Errors
     /// The certificate or its key cannot be used, or cannot be made.
-    pub fn open(source: TlsSource, preference: AlpnPreference) -> Result<Self, TlsError> {
+    pub fn open(source: TlsSource, options: TlsOptions) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let identity = source.identity(&provider)?;
         let shown = Arc::new(Shown(ArcSwap::from_pointee(identity)));
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(&shown) as _;
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
-        // Sessions that the clients keep, so that they cost no memory here.
-        config.ticketer = Ticketer::new()?;
-        let (http1, http2) = (b"http/1.1".to_vec(), b"h2".to_vec());
-        config.alpn_protocols = match preference {
-            AlpnPreference::Http2 => vec![http2, http1],
-            AlpnPreference::Http1 => vec![http1, http2],
-        };
+        let clients = options.clients.as_ref();
+        let authorities = clients.map(ClientCertificates::read).transpose()?;
+        let current = Current::new(&provider, &shown, &options, authorities)?;
         Ok(Self {
-            config: Arc::new(config),
+            current: Arc::new(ArcSwap::from_pointee(current)),
             shown,
+            options: Arc::new(options),
             source,
         })
     }
 
     /// Returns how handshakes are answered.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+        Arc::clone(&self.current.load().config)
+    }
+
+    /// Returns the name of the client of a connection after its handshake, if it has shown a certificate.
+    pub(crate) fn client_name(&self, connection: &ServerConnection) -> Option<ClientName> {
+        let clients = self.options.clients.as_ref()?;
+        ClientName::of(connection.peer_certificates()?.first()?, &clients.names)
     }
 
     /// Returns where the certificate comes from.
@@ -98,7 +118,7 @@ impl ServerTls {
     /// # Errors
     /// It cannot be used; the one before stays.
     pub(crate) fn renew(&self) -> Result<bool, TlsError> {
-        let new = self.source.identity(self.config.crypto_provider())?;
+        let new = self.source.identity(self.config().crypto_provider())?;
         let old = self.shown.0.load();
         if old.certified.cert == new.certified.cert {
             return Ok(false);
@@ -107,10 +127,60 @@ impl ServerTls {
         Ok(true)
     }
 
+    /// Accepts certificates of clients from the authorities that their file has now. Returns whether they are others.
+    ///
+    /// # Errors
+    /// The file cannot be used; the authorities before stay.
+    pub(super) fn renew_authorities(&self) -> Result<bool, TlsError> {
+        let Some(clients) = &self.options.clients else {
+            return Ok(false);
+        };
+        let (old, new) = (self.current.load(), Some(clients.read()?));
+        if old.authorities == new {
+            return Ok(false);
+        }
+        let provider = old.config.crypto_provider();
+        let current = Current::new(provider, &self.shown, &self.options, new)?;
+        self.current.store(Arc::new(current));
+        Ok(true)
+    }
+
     /// Returns the last second in which the certificate is valid, in Unix time.
     pub(crate) fn expires_unix_s(&self) -> i64 {
         let [_, end] = self.shown.0.load().valid_unix_s;
         end
+    }
+}
+
+impl Current {
+    /// Creates the configuration. It has keys of its own for sessions, so that none of them outlives its authority.
+    fn new(
+        provider: &Arc<CryptoProvider>,
+        shown: &Arc<Shown>,
+        options: &TlsOptions,
+        authorities: Option<Vec<u8>>,
+    ) -> Result<Self, TlsError> {
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(shown) as _;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_safe_default_protocol_versions()?;
+        let builder = match options.clients.as_ref().zip(authorities.as_deref()) {
+            Some((clients, pem)) => {
+                builder.with_client_cert_verifier(clients.verifier(pem, provider)?)
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(resolver);
+        // Sessions that the clients keep, so that they cost no memory here.
+        config.ticketer = Ticketer::new()?;
+        let (http1, http2) = (b"http/1.1".to_vec(), b"h2".to_vec());
+        config.alpn_protocols = match options.preference {
+            AlpnPreference::Http2 => vec![http2, http1],
+            AlpnPreference::Http1 => vec![http1, http2],
+        };
+        Ok(Self {
+            config: Arc::new(config),
+            authorities,
+        })
     }
 }
 

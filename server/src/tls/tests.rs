@@ -3,7 +3,8 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use super::server::{AlpnPreference, ServerTls};
+use super::client_certificates::ClientCertificates;
+use super::server::{ServerTls, TlsOptions};
 use super::source::{OwnAuthority, TlsSource};
 
 fn own(directory: &Path, hosts: &[&str]) -> TlsSource {
@@ -14,7 +15,7 @@ fn own(directory: &Path, hosts: &[&str]) -> TlsSource {
 }
 
 fn open(source: TlsSource) -> Result<ServerTls, String> {
-    ServerTls::open(source, AlpnPreference::Http2).map_err(|error| error.to_string())
+    ServerTls::open(source, TlsOptions::default()).map_err(|error| error.to_string())
 }
 
 fn read(path: &Path) -> String {
@@ -114,4 +115,39 @@ fn replaced_files_are_shown() {
     assert!(tls.expires_unix_s() > 0);
     link("one");
     assert!(tls.renew().unwrap());
+}
+
+/// Guards: the authorities of clients are read again when their file changes. One that cannot be used is an error that
+/// names the file, also at the start, and the last good authorities stay.
+#[test]
+fn replaced_authorities_are_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    open(own(&at("own"), &["a.example"])).unwrap();
+    let source = || own(&at("own"), &["a.example"]);
+    let options = || TlsOptions {
+        clients: Some(ClientCertificates {
+            authorities: at("clients.pem"),
+            names: Vec::new(),
+        }),
+        ..TlsOptions::default()
+    };
+    let error = ServerTls::open(source(), options()).unwrap_err();
+    assert!(error.to_string().contains("clients.pem"), "{error}");
+    std::fs::copy(at("own/ca.pem"), at("clients.pem")).unwrap();
+    let tls = ServerTls::open(source(), options()).unwrap();
+    assert!(!tls.renew_authorities().unwrap());
+    let before = tls.config();
+    std::fs::write(at("clients.pem"), "nothing").unwrap();
+    let error = tls.renew_authorities().unwrap_err().to_string();
+    assert!(
+        error.contains("clients.pem") && error.contains("no certificate in PEM"),
+        "{error}"
+    );
+    assert!(std::sync::Arc::ptr_eq(&before, &tls.config()));
+    open(own(&at("two"), &["a.example"])).unwrap();
+    std::fs::copy(at("two/ca.pem"), at("clients.pem")).unwrap();
+    assert!(tls.renew_authorities().unwrap());
+    assert!(!std::sync::Arc::ptr_eq(&before, &tls.config()));
+    assert!(!tls.renew_authorities().unwrap());
 }

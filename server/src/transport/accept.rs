@@ -13,7 +13,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ use super::connection;
 use super::connection_limits::ConnectionLimits;
 use super::front_end::FrontEnd;
 use super::slots::{Decision, Slots, WaitingQueue};
+use crate::tls::ServerTls;
 
 /// Connections that the kernel queues until they are accepted. Beyond that it drops a SYN, which the client repeats
 /// after 1 s, 2 s, 4 s and so on.
@@ -52,7 +52,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     /// How handshakes are answered, if connections are encrypted.
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<ServerTls>,
     pub(crate) limits: Arc<ConnectionLimits>,
     pub(crate) connections_max: usize,
     pub(crate) drain: Duration,
@@ -75,11 +75,12 @@ impl Listener {
                         let (service, limits) = (front_end.service(), Arc::clone(&self.limits));
                         let draining = draining.clone();
                         match &self.tls {
-                            None => connections
-                                .spawn(connection::serve(stream, slot, service, limits, draining)),
+                            None => connections.spawn(connection::serve(
+                                stream, None, slot, service, limits, draining,
+                            )),
                             Some(tls) => connections.spawn(connection::serve_tls(
                                 stream,
-                                Arc::clone(tls),
+                                tls.clone(),
                                 slot,
                                 service,
                                 limits,

@@ -33,6 +33,7 @@ use super::supervision::Supervisor;
 use super::tracked_body::TrackedBody;
 use super::watched_stream::WatchedStream;
 use crate::clock::RunningClock;
+use crate::tls::{ClientName, ServerTls};
 
 /// Time that a TLS handshake may take, with two or three round trips.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -40,8 +41,10 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(30);
 const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 53\r\n\r\nthis registry is reached by TLS: use https://, please";
 
 /// Serves one connection until it ends, and closes it. Once `draining` is cancelled it accepts no further requests.
+/// `client_name` is the name of the client, if it has shown a certificate.
 pub(super) async fn serve<S: Service>(
     mut stream: impl Stream,
+    client_name: Option<ClientName>,
     slot: Slot,
     service: S,
     limits: Arc<ConnectionLimits>,
@@ -61,6 +64,7 @@ pub(super) async fn serve<S: Service>(
             peer,
             client: slot.peer(),
             is_tls: stream.is_tls(),
+            client_name,
         },
         Err(error) => {
             tracing::debug!(%error, "a client disconnected before its first request");
@@ -93,7 +97,7 @@ pub(super) async fn serve<S: Service>(
 /// Answers the handshake of a connection, then serves it in the same way.
 pub(super) async fn serve_tls<S: Service>(
     stream: TcpStream,
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     slot: Slot,
     service: S,
     limits: Arc<ConnectionLimits>,
@@ -101,14 +105,17 @@ pub(super) async fn serve_tls<S: Service>(
 ) {
     let opening = limits
         .clock
-        .timeout(HANDSHAKE_TIME_MAX, handshake(stream, tls));
+        .timeout(HANDSHAKE_TIME_MAX, handshake(stream, tls.config()));
     let opened = tokio::select! {
         opened = opening => opened,
         _ = slot.evicted() => return,
         () = stop_waiting(&draining, &limits.clock) => return,
     };
     match opened {
-        Ok(Opened::Encrypted(stream)) => serve(*stream, slot, service, limits, draining).await,
+        Ok(Opened::Encrypted(stream)) => {
+            let client_name = tls.client_name(stream.get_ref().1);
+            serve(*stream, client_name, slot, service, limits, draining).await;
+        }
         Ok(Opened::Plain(stream)) => {
             tracing::debug!("a client sent plain HTTP to a port for TLS");
             // Nothing was written before, so there is room. A client that has gone needs no answer.
@@ -250,7 +257,14 @@ mod tests {
         let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
         let (stream, client) = duplex(64);
         let draining = CancellationToken::new();
-        let serving = serve(stream, slot.unwrap(), Echo, Arc::new(limits), draining);
+        let serving = serve(
+            stream,
+            None,
+            slot.unwrap(),
+            Echo,
+            Arc::new(limits),
+            draining,
+        );
         (client, serving)
     }
 

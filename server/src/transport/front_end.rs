@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 
 use super::active_requests::ActiveRequest;
 use super::request_memory::HeldRequest;
+use crate::tls::ClientName;
 
 /// A protocol over HTTP that a listener serves.
 pub(crate) trait FrontEnd: Send + Sync + 'static {
@@ -63,6 +64,8 @@ pub struct ConnectionFacts {
     pub client: IpAddr,
     /// Whether it is encrypted.
     pub is_tls: bool,
+    /// The name of the client, from its certificate.
+    pub client_name: Option<ClientName>,
 }
 
 /// The client of one request.

@@ -3,7 +3,7 @@
 //! Owns: the forms of the answer. It reads the same files as the server, and asks nobody.
 
 use serde::Serialize;
-use tonnage_server::access::{AccessOptions, Caller, Right};
+use tonnage_server::access::{AccessOptions, Caller, CallerName, Right};
 use tonnage_server::oci::{RepositoryName, Tag};
 
 use crate::config;
@@ -16,7 +16,7 @@ use crate::serve::access_failure;
 /// Arguments of `can`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Can {
-    /// Name of the user, or anonymous
+    /// Name of the user, name in a client certificate, or anonymous
     user: String,
     /// pull, push, overwrite, delete or admin
     #[arg(value_parser = right)]
@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Can) -> Result<Exit, Failure> {
     let rules = access
         .current_rules()
         .map_err(|error| access_failure(&error))?;
-    let caller = caller(&arguments.user, &access)?;
+    let caller = caller(&arguments.user, &access, config.tls.client_ca.is_some())?;
     let reason = match &arguments.tag {
         Some(tag) if arguments.action == Right::Overwrite => {
             rules.explain_overwrite(&caller, &arguments.repository, tag)
@@ -95,16 +95,29 @@ pub(crate) fn run(arguments: &Can) -> Result<Exit, Failure> {
     })
 }
 
-/// Finds a user, as the server does.
-fn caller(name: &str, access: &AccessOptions) -> Result<Caller, Failure> {
+/// Finds a user, as the server does. Who `may_have_certificate` may have any name.
+fn caller(
+    name: &str,
+    access: &AccessOptions,
+    may_have_certificate: bool,
+) -> Result<Caller, Failure> {
     if name == "anonymous" {
         return Ok(Caller::default());
     }
     let found = access
         .find_caller(name)
         .map_err(|error| access_failure(&error))?;
-    found.ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("there is no user {name}"))
-            .hint("for requests without credentials, write anonymous")
-    })
+    match found {
+        Some(found) => Ok(found),
+        None if may_have_certificate && name.parse::<CallerName>().is_ok() => Ok(Caller {
+            subject: name.to_owned(),
+            ..Caller::default()
+        }),
+        None => {
+            let what = format!("there is no user {name}");
+            Err(Failure::new(Exit::NotFound, what).hint(
+                "for requests without credentials, write anonymous; names in client certificates need --tls-client-ca",
+            ))
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
     let options = ServeOptions {
         guard: GuardOptions {
             tls: config.tls.source(&data, &config.server),
-            alpn: config.tls.preference(),
+            tls_options: config.tls.options(),
             auth: config.auth,
         },
         data,

@@ -29,17 +29,21 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
     for (key, path) in [
         ("auth.htpasswd", &config.auth.htpasswd),
         ("auth.rules", &config.auth.rules),
+        ("tls.client_ca", &config.tls.client_ca),
     ] {
         if path.is_some() && !config.auth.enabled {
             reader.reject(key, "it has no effect without auth.enabled = true (--auth)");
         }
     }
     config.tls.check(reader);
-    if config.server.admin_tls && !config.tls.is_on() {
-        reader.reject(
-            "tls.admin",
-            "it has no effect without TLS; set tls.mode, or tls.cert and tls.key",
-        );
+    for (key, is_set) in [
+        ("tls.admin", config.server.admin_tls),
+        ("tls.client_ca", config.tls.client_ca.is_some()),
+    ] {
+        if is_set && !config.tls.is_on() {
+            let what = "it has no effect without TLS; set tls.mode, or tls.cert and tls.key";
+            reader.reject(key, what);
+        }
     }
     let max = config.store.shared_segment_bytes / 2;
     if config.store.spill_threshold_bytes > max {

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tonnage_server::oci::RepositoryPattern;
+use tonnage_server::tls::NameKind;
 use tonnage_server::{Host, Hostname, Locations};
 
 use crate::config::untagged::UntaggedRule;
@@ -298,4 +299,28 @@ pub(crate) fn registries() -> Kind<Vec<String>> {
         _ => Err(invalid(text, expected)),
     };
     list(entry, |list| join(list.iter().cloned()))
+}
+
+/// Returns the kind of lists of kinds of names in certificates, which are not empty.
+pub(crate) fn name_kinds() -> Kind<Vec<NameKind>> {
+    let expected = "uri, dns and cn, in any order, separated by commas";
+    let entry = move |text: &str| {
+        let found = NameKind::ALL.iter().find(|(name, _)| *name == text);
+        found
+            .map(|(_, kind)| *kind)
+            .ok_or_else(|| invalid(text, expected))
+    };
+    let show = |list: &Vec<_>| {
+        let names = NameKind::ALL.iter();
+        join(list.iter().filter_map(|kind| {
+            let found = names.clone().find(|(_, known)| known == kind);
+            found.map(|(name, _)| (*name).to_owned())
+        }))
+    };
+    let list = list(entry, show);
+    let parse = move |text: &str| match (list.parse)(text)? {
+        kinds if kinds.is_empty() => Err(invalid(text, expected)),
+        kinds => Ok(kinds),
+    };
+    Kind::new(Form::List, parse, show)
 }

@@ -13,8 +13,8 @@ use tonnage_server::ServerOptions;
 use tonnage_server::access::{AccessOptions, OwnUsers};
 
 use crate::config::kind::{
-    address, address_or_off, count, duration, file_or_none, hosts, locations, path, registries,
-    repositories, size, size_or_auto, switch, threads, untagged_rules, word,
+    address, address_or_off, count, duration, file_or_none, hosts, locations, name_kinds, path,
+    registries, repositories, size, size_or_auto, switch, threads, untagged_rules, word,
 };
 use crate::config::reader::{OptionInfo, Reader};
 use crate::config::tls::TlsConfig;
@@ -176,6 +176,10 @@ impl Config {
             "Private key of tls.cert in PEM form");
         reader.read("tls.prefer", &mut tls.prefer, word(&["http2", "http1"]),
             "Protocol for clients that speak both");
+        reader.read("tls.client_ca", &mut tls.client_ca, file_or_none(),
+            "File with authorities whose client certificates are accepted, in PEM form; the name in one is the user of requests without credentials; read again when it changes");
+        reader.read("tls.client_names", &mut tls.client_names, name_kinds(),
+            "Which name of a client certificate counts, the first that it has: a URI such as a SPIFFE id (uri), a DNS name (dns), the common name (cn)");
         reader.read("tls.admin", &mut self.server.admin_tls, switch(),
             "Encrypt connections to admin_listen, too");
     }

@@ -5,7 +5,9 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use tonnage_server::tls::{AlpnPreference, OwnAuthority, TlsSource};
+use tonnage_server::tls::{
+    AlpnPreference, ClientCertificates, NameKind, OwnAuthority, TlsOptions, TlsSource,
+};
 use tonnage_server::{Host, Hostname, ServerOptions};
 
 use crate::config::reader::Reader;
@@ -21,6 +23,10 @@ pub(crate) struct TlsConfig {
     pub(super) key: Option<PathBuf>,
     /// `http2` or `http1`.
     pub(super) prefer: &'static str,
+    /// Authorities of client certificates.
+    pub(crate) client_ca: Option<PathBuf>,
+    /// Which names in them count.
+    pub(super) client_names: Vec<NameKind>,
 }
 
 impl Default for TlsConfig {
@@ -30,6 +36,8 @@ impl Default for TlsConfig {
             cert: None,
             key: None,
             prefer: "http2",
+            client_ca: None,
+            client_names: NameKind::ALL.map(|(_, kind)| kind).into(),
         }
     }
 }
@@ -56,6 +64,9 @@ impl TlsConfig {
         } else if files && self.key.is_none() {
             reader.reject("tls.cert", "set tls.key, too");
         }
+        if self.client_ca.is_none() && reader.is_set("tls.client_names") {
+            reader.reject("tls.client_names", "it has no effect without tls.client_ca");
+        }
     }
 
     /// Returns where the certificate comes from, for a server with its data in `data`; `None` without TLS.
@@ -81,11 +92,20 @@ impl TlsConfig {
         }
     }
 
-    /// Returns the protocol for clients that speak both.
-    pub(crate) fn preference(&self) -> AlpnPreference {
-        match self.prefer {
-            "http1" => AlpnPreference::Http1,
-            _ => AlpnPreference::Http2,
+    /// Returns how connections are encrypted, beside the certificate.
+    pub(crate) fn options(&self) -> TlsOptions {
+        TlsOptions {
+            preference: match self.prefer {
+                "http1" => AlpnPreference::Http1,
+                _ => AlpnPreference::Http2,
+            },
+            clients: self
+                .client_ca
+                .clone()
+                .map(|authorities| ClientCertificates {
+                    authorities,
+                    names: self.client_names.clone(),
+                }),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use tonnage_server::tls::{AlpnPreference, ServerTls, TlsError, TlsSource};
+use tonnage_server::tls::{ServerTls, TlsError, TlsOptions, TlsSource};
 use tonnage_server::{Bound, FileError};
 
 use super::access::{self, Access};
@@ -19,8 +19,8 @@ use crate::failure::Failure;
 pub(crate) struct GuardOptions {
     /// Where the certificate comes from; `None` without TLS.
     pub(crate) tls: Option<TlsSource>,
-    /// The protocol for clients that speak both.
-    pub(crate) alpn: AlpnPreference,
+    /// How connections are encrypted, beside the certificate.
+    pub(crate) tls_options: TlsOptions,
     /// Who may do what.
     pub(crate) auth: AuthConfig,
 }
@@ -61,7 +61,7 @@ impl GuardOptions {
     }
 
     fn open_tls(&self, source: &TlsSource) -> Result<ServerTls, Failure> {
-        ServerTls::open(source.clone(), self.alpn).map_err(|error| {
+        ServerTls::open(source.clone(), self.tls_options.clone()).map_err(|error| {
             let exit = if matches!(error, TlsError::File(FileError::Unusable { .. })) {
                 Exit::Usage
             } else {

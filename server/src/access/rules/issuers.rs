@@ -170,3 +170,49 @@ impl UserTable {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::access::AccessRules;
+
+    /// Guards: a mistake in the table of an issuer or of a token service is an error that names its place, so that none
+    /// lets in others.
+    #[test]
+    fn mistakes_let_in_nobody() {
+        let issuer = "[[issuer]]\nurl = 'https://i'\naudience = 'r'\n";
+        let user = "[[issuer.user]]\nname = 'ci'\nclaims = { sub = 'a' }\n";
+        format!("{issuer}{user}").parse::<AccessRules>().unwrap();
+        for (text, expected) in [
+            (issuer.to_owned(), "has no user"),
+            (format!("{issuer}{user}{issuer}{user}"), "there is another"),
+            (
+                format!("{issuer}{user}").replace("https", "http"),
+                "https://",
+            ),
+            (
+                format!("{issuer}{user}").replace("'r'", "[]"),
+                "audience is empty",
+            ),
+            (format!("{issuer}keys = 'a.json'\n{user}"), "keys: write"),
+            (
+                format!("{issuer}keys = 'http://a/b'\n{user}"),
+                "keys: write a URL",
+            ),
+            (
+                format!("{issuer}{user}").replace(" sub = 'a' ", ""),
+                "every token",
+            ),
+            (
+                format!("{issuer}{user}").replace("'a'", "'*'"),
+                "the claim sub",
+            ),
+            (
+                format!("{issuer}{user}").replace("'ci'", "'users'"),
+                "issuer https://i: user",
+            ),
+        ] {
+            let error = text.parse::<AccessRules>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

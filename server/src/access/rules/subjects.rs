@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::access::UserName;
+use crate::access::{CallerName, UserName};
 
 /// Whom a rule is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Subject {
     Anyone,
     /// Everyone with credentials.
     Users,
-    /// A user.
+    /// A user, or who has a certificate of that name.
     User(String),
     /// The users of a group, written `@NAME`.
     Group(String),
@@ -22,12 +22,12 @@ impl FromStr for Subject {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let name = |text: &str| text.parse::<UserName>().map_err(|error| error.to_string());
+        let group = |text: &str| text.parse::<UserName>().map_err(|error| error.to_string());
         match (text, text.strip_prefix('@')) {
             ("anyone", _) => Ok(Self::Anyone),
             ("users", _) => Ok(Self::Users),
-            (_, Some(group)) => Ok(Self::Group(name(group)?.to_string())),
-            (user, None) => Ok(Self::User(name(user)?.to_string())),
+            (_, Some(name)) => Ok(Self::Group(group(name)?.to_string())),
+            (user, None) => Ok(Self::User(user.parse::<CallerName>()?.into())),
         }
     }
 }

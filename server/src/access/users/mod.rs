@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use self::name::{InvalidUserName, UserName};
+pub use self::name::{CallerName, InvalidUserName, UserName};
 pub(super) use self::own::secret_place;
 pub use self::own::{OwnUsers, UserEntry};
 use super::reloaded::ReloadedFile;

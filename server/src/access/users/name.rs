@@ -1,7 +1,9 @@
-//! Names of users and groups.
+//! Names of users, groups and other callers.
 
 use std::fmt;
 use std::str::FromStr;
+
+use crate::tls::ClientUri;
 
 /// Longest name.
 const BYTES_MAX: usize = 128;
@@ -47,5 +49,32 @@ impl FromStr for UserName {
 impl fmt::Display for UserName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A name of a caller: that of a user, or a URI from a certificate. The first never has a colon, the second always.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerName(String);
+
+impl FromStr for CallerName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains(':') {
+            let uri = text
+                .parse::<ClientUri>()
+                .map_err(|error| error.to_string())?;
+            return Ok(Self(uri.to_string()));
+        }
+        let user = text
+            .parse::<UserName>()
+            .map_err(|error| error.to_string())?;
+        Ok(Self(user.0))
+    }
+}
+
+impl From<CallerName> for String {
+    fn from(name: CallerName) -> Self {
+        name.0
     }
 }
