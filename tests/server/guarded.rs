@@ -3,6 +3,7 @@
 //! Owns: the fixture [`Guarded`] of the tests of access control, its users, keys and rules, and [`SENDERS`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tonnage_engine::Digest;
 use tonnage_server::ServerOptions;
-use tonnage_server::access::{AccessControl, AccessOptions, NewApiKey, OwnKeys, OwnUsers};
+use tonnage_server::access::{AccessControl, AccessOptions, KeyOwner, NewApiKey, OwnUsers};
 use tonnage_tests::client::{Answer, Client, whole};
 use tonnage_tests::registry::TestRegistry;
 
@@ -37,7 +38,8 @@ pub enum Needs {
 /// A kind of sender.
 pub struct Sender {
     pub name: &'static str,
-    /// The password; `key` and its limits for an API key; `forged` and what is wrong for a token of nobody's making.
+    /// The password; `key` and its limits for an API key; `workload` for a token of another issuer; `forged` and what
+    /// is wrong for a token that nobody issued.
     pub password: &'static str,
     /// The scope of the token that it sends instead of the password.
     pub token: Option<&'static str>,
@@ -72,7 +74,7 @@ pub const DELETER: &[Needs] = &[
 ];
 pub const NOBODY: &[Needs] = &[];
 #[rustfmt::skip]
-pub const SENDERS: [Sender; 33] = [
+pub const SENDERS: [Sender; 36] = [
     user("", "", &[Needs::Nothing]),
     user("reader", "wrong", NOBODY),
     user("nobody", "right", NOBODY),
@@ -102,6 +104,9 @@ pub const SENDERS: [Sender; 33] = [
     user("pusher", "key of reader", NOBODY),
     user("gone", "key", NOBODY),
     Sender { password: "key team/*:pull", ..token("pusher", "repository:team/app:* repository:team/nil:*", READER, &[Needs::Credentials, Needs::Pull]) },
+    user("oidc", "workload", PUSHER),
+    user("oidc", "workload expired", NOBODY),
+    Sender { password: "workload", ..token("oidc", "repository:team/app:* repository:team/nil:*", PUSHER, &[Needs::Credentials, Needs::Pull, Needs::Push]) },
     user("boss", "forged expired", NOBODY),
     user("boss", "forged audience", NOBODY),
     user("boss", "forged signature", NOBODY),
@@ -138,7 +143,7 @@ pub const RULES: &str = "
     [[rule]]
     repositories = 'team/*'
     pull = ['@readers']
-    push = ['pusher', 'robot']
+    push = ['pusher', 'robot', 'job']
     delete = ['deleter']
     immutable_tags = ['v*']
     [[rule]]
@@ -147,19 +152,35 @@ pub const RULES: &str = "
     [[rule]]
     repositories = 'open'
     pull = ['anyone']
+    [[issuer]]
+    url = 'https://issuer.example'
+    audience = 'registry.example'
+    keys = 'KEYS'
+    [[issuer.user]]
+    name = 'job'
+    claims = { sub = 'job' }
 ";
+
+/// The file with the keys of the issuer.
+const ISSUED: &str = "issued.json";
+
+fn write_rules(directory: &Path, rules: &str) {
+    let issued = directory.join(ISSUED).display().to_string();
+    let rules = rules.replace("KEYS", &issued);
+    std::fs::write(directory.join("rules.toml"), rules).unwrap();
+}
 
 /// A registry with access control.
 pub struct Guarded {
     pub registry: TestRegistry,
     pub directory: TempDir,
-    /// The API keys of senders, by name and what is said of the key.
+    /// The API keys and tokens of senders, by name and what is said of them.
     pub keys: BTreeMap<(&'static str, &'static str), String>,
 }
 
 /// Makes the API keys of all senders.
-fn make_keys(list: &OwnKeys) -> BTreeMap<(&'static str, &'static str), String> {
-    let mut keys = BTreeMap::new();
+fn make_keys(options: &AccessOptions) -> BTreeMap<(&'static str, &'static str), String> {
+    let (list, mut keys) = (options.own.keys(), BTreeMap::new());
     for sender in &SENDERS {
         let Some(which) = sender.password.strip_prefix("key") else {
             continue;
@@ -172,7 +193,11 @@ fn make_keys(list: &OwnKeys) -> BTreeMap<(&'static str, &'static str), String> {
         let scopes = scopes.split_whitespace().map(|text| text.parse().unwrap());
         let made = list.create(NewApiKey {
             user: user.parse().unwrap(),
-            is_robot: user == "robot",
+            owner: match options.find_user(user).unwrap() {
+                Some(user) => KeyOwner::User(user.id().to_owned()),
+                None if user == "robot" => KeyOwner::Robot,
+                None => KeyOwner::User("somebody".to_owned()),
+            },
             label: String::new(),
             scopes: scopes.collect(),
             expires_unix_s: (which == " expired").then_some(1),
@@ -193,27 +218,32 @@ impl Guarded {
 
     /// Replaces the rules.
     pub fn write_rules(&self, rules: &str) {
-        std::fs::write(self.directory.path().join("rules.toml"), rules).unwrap();
+        write_rules(self.directory.path(), rules);
     }
 
     pub async fn with_rules(rules: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        std::fs::write(at("rules.toml"), rules).unwrap();
+        write_rules(directory.path(), rules);
         let users: BTreeSet<_> = SENDERS.iter().map(|sender| sender.name).collect();
         let known = users
             .into_iter()
-            .filter(|name| !["", "nobody", "team/app", "robot", "gone"].contains(name));
+            .filter(|name| !["", "nobody", "team/app", "robot", "gone", "oidc"].contains(name));
         // The lowest cost, because passwords are not what is tested.
         let lines = known.map(|name| format!("{name}:{}\n", bcrypt::hash("right", 4).unwrap()));
         std::fs::write(at("htpasswd"), lines.collect::<String>()).unwrap();
         let own = OwnUsers::of(directory.path());
-        let keys = make_keys(&own.keys());
-        let control = AccessControl::open(&AccessOptions {
+        let options = AccessOptions {
             own,
             htpasswd: Some(at("htpasswd")),
             rules: Some(at("rules.toml")),
-        });
+        };
+        let mut keys = make_keys(&options);
+        let tokens = workload_tokens(&at(ISSUED));
+        for (name, token) in ["workload", "workload expired"].into_iter().zip(tokens) {
+            keys.insert(("oidc", name), token);
+        }
+        let control = AccessControl::open(&options);
         let control = control.unwrap();
         let options = ServerOptions {
             authenticator: control.authenticator(),
@@ -344,6 +374,19 @@ impl Guarded {
         self.send(boss, "PUT", &path, &manifest).await.expect(201);
         (manifest, digest)
     }
+}
+
+/// Returns a token of a workload that is valid and one that is not, and writes the key with which they are verified.
+fn workload_tokens(keys: &Path) -> [String; 2] {
+    let key = jsonwebtoken::EncodingKey::from_ec_der(&other_key());
+    let algorithm = jsonwebtoken::Algorithm::ES256;
+    let public = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, algorithm).unwrap();
+    std::fs::write(keys, json!({ "keys": [public] }).to_string()).unwrap();
+    let now = jsonwebtoken::get_current_timestamp();
+    [now + 600, now].map(|end| {
+        let claims = json!({"iss": "https://issuer.example", "aud": "registry.example", "sub": "job", "exp": end});
+        jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), &claims, &key).unwrap()
+    })
 }
 
 /// Returns another private key.

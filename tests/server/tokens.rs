@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tonnage_server::access::OwnUsers;
+use tonnage_server::access::{KeyOwner, NewApiKey, OwnUsers};
 
 use crate::guarded::{Guarded, NOTICED, THERE};
 use crate::repositories::delete_repository;
@@ -42,6 +42,54 @@ async fn tokens_are_for_one_repository() {
             .contains("scope=\"repository:team/app:pull\"")
     );
     pull(&token().await).await.expect(200);
+}
+
+/// Guards: a key ends with its user, and is not one of a later user of the same name, whichever list has them. A robot
+/// account and a user never share a name.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_end_with_their_user() {
+    let guarded = Guarded::start().await;
+    let users = OwnUsers::of(guarded.directory.path());
+    let ping =
+        async |name: &str, key: &str| guarded.send((name, key), "GET", "/v2/", b"").await.status;
+    let until = async |name: &str, key: &str, expected: u16| {
+        let seen = async { while ping(name, key).await != expected {} };
+        assert!(tokio::time::timeout(NOTICED, seen).await.is_ok(), "{name}");
+    };
+    let of_file = guarded.keys[&("reader", "key")].clone();
+    assert_eq!(ping("reader", &of_file).await, 200);
+    let write =
+        |line: String| std::fs::write(guarded.directory.path().join("htpasswd"), line).unwrap();
+    write("other:$2b$04$abcdefghijklmnopqrstuuO7pWD2eR6GkQk8r9K3Z5l0hJ0J5oT0y".to_owned());
+    until("reader", &of_file, 401).await;
+    write(format!("reader:{}", bcrypt::hash("another", 4).unwrap()));
+    until("reader", "another", 200).await;
+    assert_eq!(ping("reader", &of_file).await, 401);
+
+    let alice = "alice".parse().unwrap();
+    users.add(&alice, "correct horse", true).unwrap();
+    let (_, entry) = users.list().unwrap().remove(0);
+    assert!(users.remove("alice").unwrap());
+    // A command that found the user before it was removed.
+    let late = users.keys().create(NewApiKey {
+        user: alice.clone(),
+        owner: KeyOwner::User(entry.id().to_owned()),
+        label: String::new(),
+        scopes: Vec::new(),
+        expires_unix_s: None,
+    });
+    let late = late.unwrap().reveal();
+    users.add(&alice, "correct horse", true).unwrap();
+    assert_eq!(ping("alice", "correct horse").await, 200);
+    assert_eq!(ping("alice", &late).await, 401);
+
+    let robot = guarded.keys[&("robot", "key")].clone();
+    assert_eq!(ping("robot", &robot).await, 200);
+    users
+        .add(&"robot".parse().unwrap(), "correct horse", true)
+        .unwrap_err();
+    write(format!("robot:{}", bcrypt::hash("another", 4).unwrap()));
+    until("robot", &robot, 401).await;
 }
 
 /// Guards: a token that expires while an upload arrives does not fail it: it is verified when a request begins.

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
+use tonnage_server::access::AccessRules;
 use tonnage_server::admin::{AdminRequest, OpenStore, Whence, execute};
 use tonnage_tests::client::Answer;
 
@@ -255,6 +256,24 @@ async fn pushed_by_a_build(guarded: &Guarded, token: &str) {
     assert_eq!(pushed["provenance"]["claims"], kept, "{answer}");
 }
 
+/// Guards: the rules in the document on workload identity are accepted.
+#[test]
+fn documented_rules_are_accepted() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/workload-identity.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut tested = 0;
+    for part in text.split("\n## ").skip(1) {
+        let lines = part.lines().skip_while(|line| !line.starts_with("    [["));
+        let lines = lines.take_while(|line| line.is_empty() || line.starts_with("    "));
+        let rules: String = lines.map(|line| format!("{line}\n")).collect();
+        rules
+            .parse::<AccessRules>()
+            .unwrap_or_else(|error| panic!("{rules}: {error}"));
+        tested += 1;
+    }
+    assert_eq!(tested, 3);
+}
+
 /// Guards: a token that differs in one thing from a valid one logs in nobody: its time, audience, issuer, claims, key
 /// or algorithm. A key that the token names itself is ignored.
 #[tokio::test(flavor = "multi_thread")]
@@ -458,4 +477,35 @@ async fn tokens_of_another_service_are_accepted() {
         .await
         .expect(200);
     assert_eq!(issuer.asked.load(Ordering::SeqCst), 1);
+    // A subject is no user of this registry, and one without a name only pulls.
+    let uploads = "/v2/team/app/blobs/uploads/";
+    let begun = guarded.send(("boss", "right"), "POST", uploads, b"").await;
+    let upload = begun.expect(202).header("location").to_owned();
+    let external = token(&key, service, all);
+    let taken = guarded.send_with(&external, "DELETE", &upload, b"").await;
+    taken.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    let access = json!([{"type": "repository", "name": "team/app", "actions": ["pull", "push"]}]);
+    let nobody =
+        json!({"iss": "auth.example", "aud": service, "exp": now() + 100, "access": access});
+    let nobody = format!("Bearer {}", key.sign(&nobody));
+    guarded
+        .send_with(&nobody, "GET", &path("new"), b"")
+        .await
+        .expect(200);
+    guarded
+        .send_with(&nobody, "POST", uploads, b"")
+        .await
+        .expect(401);
+    // Another service ends what was verified for this one.
+    guarded
+        .write_rules(&server.replace("service = 'registry.example'", "service = 'other.example'"));
+    let ended = async {
+        while guarded
+            .send_with(&external, "GET", &path("new"), b"")
+            .await
+            .status
+            != 401
+        {}
+    };
+    assert!(tokio::time::timeout(NOTICED, ended).await.is_ok());
 }

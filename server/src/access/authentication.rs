@@ -23,8 +23,6 @@ pub struct Caller {
     pub is_admin: bool,
     /// What the token of the request covers; `None` if it has none, so that nothing is restricted.
     pub scope: Option<Arc<TokenScope>>,
-    /// Whether `scope` also grants what it covers, and rules do not decide about it.
-    pub is_granted_by_scope: bool,
     /// What the API key of the request is limited to; `None` if it has none, or one without limits.
     pub key_scopes: Option<Arc<[KeyScope]>>,
     /// To what a token for the caller is bound; `None` for nothing, so that only an anonymous one is issued.
@@ -37,6 +35,11 @@ impl Caller {
     /// Returns whether the request has no credentials.
     pub fn is_anonymous(&self) -> bool {
         self.subject.is_empty()
+    }
+
+    /// Returns whether the token of the request also grants what it covers, and rules do not decide about it.
+    pub(super) fn is_granted_by_scope(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.grants())
     }
 }
 

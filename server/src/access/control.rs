@@ -8,15 +8,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-
 use super::api_keys::{ApiKeys, cover};
 use super::credentials::CredentialAuthenticator;
+use super::external_tokens::ExternalTokens;
 use super::login::Login;
 use super::rules::{AccessRules, CurrentRules};
-use super::tokens::{ExternalTokens, IssuedToken, Scope, TokenService};
+use super::tokens::{IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
-use super::users::{OwnUsers, Users};
+use super::users::{OwnUsers, UserEntry, Users};
 use super::{
     AccessError, Authenticator, Caller, Credential, Decision, Permission, Policy, Refused, Verdict,
 };
@@ -59,19 +58,20 @@ struct RulePolicy {
 }
 
 impl AccessOptions {
-    /// Returns whether there is a user of this name, with a password.
-    pub fn has_user(&self, name: &str) -> Result<bool, AccessError> {
-        Ok(self.open_users()?.get(name).is_some())
+    /// Returns the user of this name, with a password.
+    pub fn find_user(&self, name: &str) -> Result<Option<UserEntry>, AccessError> {
+        Ok(self.open_users()?.get(name))
     }
 
     /// Returns the caller of this name: a user with a password, a robot account or a workload; `None` if there is none.
     pub fn find_caller(&self, name: &str) -> Result<Option<Caller>, AccessError> {
-        if let Some(user) = self.open_users()?.get(name) {
+        if let Some(user) = self.find_user(name)? {
             return Ok(Some(user.caller(name)));
         }
-        let keys = self.own.keys().list()?;
-        let is_robot = keys.iter().any(|(_, key)| key.is_robot && key.user == name);
-        Ok(is_robot.then(|| Caller {
+        let rules = self.current_rules()?;
+        let is_workload = rules.issuers().iter().any(|issuer| issuer.has_user(name));
+        let is_known = is_workload || self.own.keys().has_robot(name)?;
+        Ok(is_known.then(|| Caller {
             subject: name.to_owned(),
             ..Caller::default()
         }))
@@ -105,22 +105,17 @@ impl AccessControl {
             rules: rules.clone(),
         };
         let tokens = Arc::new(TokenService::open(options.own.directory())?);
-        let watched = Watched {
+        let read = Read {
             passwords: Arc::downgrade(&login.passwords),
             api_keys: Arc::downgrade(&login.api_keys),
             rules: rules.clone(),
+        };
+        repeat("tonnage-access", move || read.look())?;
+        let written = Written {
+            api_keys: Arc::downgrade(&login.api_keys),
             tokens: Arc::downgrade(&tokens),
         };
-        // A thread of its own, because it waits for a disk, and a limit on threads that is reached later must not end
-        // it.
-        let thread = std::thread::Builder::new().name("tonnage-access".to_owned());
-        let watching = move || {
-            // A panic is reported by the panic hook, and the next look is another attempt.
-            while catch_unwind(AssertUnwindSafe(|| watched.look())).unwrap_or(true) {
-                std::thread::sleep(LOOK);
-            }
-        };
-        thread.spawn(watching).map_err(AccessError::Thread)?;
+        repeat("tonnage-access-w", move || written.look())?;
         let policy = Arc::new(RulePolicy { rules });
         Ok(Self {
             login,
@@ -191,9 +186,7 @@ impl TokenIssuer {
 
     /// Returns whom a workload's token logs in; `None` for nobody.
     pub(crate) async fn exchange(&self, token: String) -> Result<Option<Caller>, Refused> {
-        let login = self.login.clone();
-        let looking = async move { login.by_token(&token).await };
-        Decision::Pending(looking.boxed()).wait().await?
+        self.login.by_token(token).wait().await?
     }
 
     /// Issues a token for what was granted to `caller`.
@@ -217,33 +210,62 @@ impl TokenIssuer {
     }
 }
 
-/// What is looked at from time to time, as long as a server uses it.
-struct Watched {
+/// Starts a thread that does something once a second, as long as that returns true. It is a thread of its own, because
+/// it waits for a disk, and a limit on threads that is reached later must not end it.
+fn repeat(name: &str, look: impl Fn() -> bool + Send + 'static) -> Result<(), AccessError> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let repeating = move || {
+        // A panic is reported by the panic hook, and the next look is another attempt.
+        while catch_unwind(AssertUnwindSafe(&look)).unwrap_or(true) {
+            std::thread::sleep(LOOK);
+        }
+    };
+    thread
+        .spawn(repeating)
+        .map(drop)
+        .map_err(AccessError::Thread)
+}
+
+/// What is read again, as long as a server uses it.
+struct Read {
     passwords: Weak<Passwords>,
     api_keys: Weak<ApiKeys>,
     rules: CurrentRules,
-    tokens: Weak<TokenService>,
 }
 
-impl Watched {
-    /// Reads files that changed, and writes those that are due. Returns whether to do so again.
+impl Read {
+    /// Reads files that changed. Returns whether to do so again.
     fn look(&self) -> bool {
-        let (Some(passwords), Some(api_keys), Some(tokens)) = (
-            self.passwords.upgrade(),
-            self.api_keys.upgrade(),
-            self.tokens.upgrade(),
-        ) else {
+        let (Some(passwords), Some(api_keys)) = (self.passwords.upgrade(), self.api_keys.upgrade())
+        else {
             return false;
         };
         self.rules.reload();
+        api_keys.reload();
+        passwords.users().reload();
+        true
+    }
+}
+
+/// What is written from time to time. A slow disk does not delay what is read.
+struct Written {
+    api_keys: Weak<ApiKeys>,
+    tokens: Weak<TokenService>,
+}
+
+impl Written {
+    /// Writes what is due. Returns whether to do so again.
+    fn look(&self) -> bool {
+        let (Some(api_keys), Some(tokens)) = (self.api_keys.upgrade(), self.tokens.upgrade())
+        else {
+            return false;
+        };
         if let Err(error) = tokens.rotate() {
             tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
         }
-        api_keys.reload();
         if let Err(error) = api_keys.save_uses() {
             tracing::warn!(%error, "the last uses of API keys could not be written; they are tried again");
         }
-        passwords.users().reload();
         true
     }
 }
@@ -267,7 +289,7 @@ impl Policy for RulePolicy {
             verdict = Verdict::Denied;
         }
         // With another token the same caller may do it, or does not learn that nobody may.
-        let is_decided = verdict == Verdict::Denied && !caller.is_granted_by_scope;
+        let is_decided = verdict == Verdict::Denied && !caller.is_granted_by_scope();
         if !is_covered && !is_decided {
             verdict = Verdict::Unauthenticated;
         }

@@ -16,9 +16,10 @@ use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderValue, header};
 
+use super::external_tokens::ExternalTokens;
 use super::key_sets::KeysUnknown;
 use super::login::Login;
-use super::tokens::{ExternalTokens, SERVICE, Scope, TokenService};
+use super::tokens::{SERVICE, Scope, TokenService};
 use super::workloads::claimed_issuer;
 use super::{Authenticator, Caller, Challenge, ConnectionFacts, Decision, Permission, Refused};
 
@@ -74,20 +75,18 @@ impl CredentialAuthenticator {
             return Decision::Ready(Ok(caller));
         }
         let rules = self.login.rules.get();
-        let is_external = rules
-            .token_server()
-            .is_some_and(|server| claimed_issuer(&token).as_ref() == Some(&server.issuer));
-        if !is_external {
+        let server = rules.token_server();
+        let server =
+            server.filter(|server| claimed_issuer(&token).as_ref() == Some(&server.issuer));
+        let Some(server) = server else {
             return Decision::Ready(Err(self.refused(Some("invalid_token"))));
-        }
-        if let Some(caller) = self.external.remembered(&token) {
+        };
+        if let Some(caller) = self.external.remembered(server, &token) {
             return Decision::Ready(Ok(caller));
         }
+        let server = server.clone();
         let verifying = async move {
-            let Some(server) = rules.token_server() else {
-                return Err(self.refused(None));
-            };
-            let caller = self.external.verify(server, &token).await;
+            let caller = self.external.verify(&server, &token).await;
             // Why its keys are not known is in the log.
             let caller = caller.map_err(|KeysUnknown| Refused::Unavailable)?;
             caller.ok_or_else(|| self.refused(Some("invalid_token")))

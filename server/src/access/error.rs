@@ -20,6 +20,9 @@ pub enum AccessError {
     /// A name is not allowed.
     #[error(transparent)]
     Name(#[from] InvalidUserName),
+    /// There is a robot account of that name.
+    #[error("there is a robot account {0}; revoke its keys first: tonnage user remove {0}")]
+    RobotExists(UserName),
     /// There are too many API keys.
     #[error("there are {0} API keys already; revoke those that are not used")]
     TooManyKeys(usize),

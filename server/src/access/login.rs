@@ -9,9 +9,10 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use super::api_keys::{ApiKeySecret, ApiKeys};
+use super::key_sets::KeysUnknown;
 use super::rules::CurrentRules;
 use super::users::passwords::Passwords;
-use super::workloads::{self, Workloads};
+use super::workloads::{self, Issuer, Workloads};
 use super::{Caller, CallerName, Credential, Decision, Refused};
 use crate::tls::ClientName;
 
@@ -36,12 +37,8 @@ impl Login {
         password: String,
     ) -> Decision<'static, Result<Option<Caller>, Refused>> {
         // The token says whose it is, so the name means nothing. Clients need one.
-        if let Some(issuer) = workloads::claimed_issuer(&password)
-            && self.has_issuer(&issuer)
-        {
-            let this = self.clone();
-            let looking = async move { this.by_workload(&issuer, &password).await };
-            return Decision::Pending(looking.boxed());
+        if let Some(issuer) = self.issuer_of(&password) {
+            return self.by_workload(issuer, password);
         }
         let Some(key) = ApiKeySecret::read(&password) else {
             return self.passwords.log_in(client, name, password);
@@ -64,27 +61,36 @@ impl Login {
     }
 
     /// Returns whom a workload's token logs in; `None` for nobody.
-    pub(super) async fn by_token(&self, token: &str) -> Result<Option<Caller>, Refused> {
-        match workloads::claimed_issuer(token) {
-            Some(issuer) => self.by_workload(&issuer, token).await,
-            None => Ok(None),
+    pub(super) fn by_token(
+        &self,
+        token: String,
+    ) -> Decision<'static, Result<Option<Caller>, Refused>> {
+        match self.issuer_of(&token) {
+            Some(issuer) => self.by_workload(issuer, token),
+            None => Decision::Ready(Ok(None)),
         }
     }
 
-    fn has_issuer(&self, url: &str) -> bool {
+    /// Returns the issuer that a token claims to be of, if the operator named it.
+    fn issuer_of(&self, token: &str) -> Option<Issuer> {
+        let claimed = workloads::claimed_issuer(token)?;
         let rules = self.rules.get();
-        rules.issuers().iter().any(|issuer| issuer.url == url)
+        let mut issuers = rules.issuers().iter();
+        issuers.find(|issuer| issuer.url == claimed).cloned()
     }
 
-    async fn by_workload(&self, issuer: &str, token: &str) -> Result<Option<Caller>, Refused> {
-        let rules = self.rules.get();
-        let known = rules.issuers().iter().find(|known| known.url == issuer);
-        let Some(issuer) = known else {
-            return Ok(None);
+    fn by_workload(
+        &self,
+        issuer: Issuer,
+        token: String,
+    ) -> Decision<'static, Result<Option<Caller>, Refused>> {
+        let workloads = Arc::clone(&self.workloads);
+        let verifying = async move {
+            let caller = workloads.log_in(&issuer, &token).await;
+            // Why its keys are not known is in the log.
+            caller.map_err(|KeysUnknown| Refused::Unavailable)
         };
-        let caller = self.workloads.log_in(issuer, token).await;
-        // Why they are not known is in the log.
-        caller.map_err(|_unknown| Refused::Unavailable)
+        Decision::Pending(verifying.boxed())
     }
 
     /// Returns whom the certificate of a connection names: a user of the list, or any other name, which may be in the

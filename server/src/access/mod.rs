@@ -14,6 +14,7 @@ mod credential;
 mod credentials;
 mod decision;
 mod error;
+mod external_tokens;
 #[cfg(feature = "fuzz-entry")]
 pub(crate) mod fuzz_entry;
 mod key_sets;
@@ -31,7 +32,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
 
-pub use self::api_keys::{ApiKey, ApiKeySecret, InvalidKeyScope, KeyScope, NewApiKey, OwnKeys};
+pub use self::api_keys::{
+    ApiKey, ApiKeySecret, InvalidKeyScope, KeyOwner, KeyScope, NewApiKey, OwnKeys,
+};
 pub use self::authentication::{Anonymous, Authenticator, Caller, Challenge};
 pub use self::control::{AccessControl, AccessOptions, TokenIssuer};
 pub use self::credential::Credential;

@@ -1,7 +1,7 @@
 //! Lists tags and repositories, page by page, in the order of bytes.
 
 use super::{Error, Registry, Result};
-use crate::access::{Authorized, ListRepositories, Pull};
+use crate::access::{Authorized, Caller, ListRepositories, Pull};
 use crate::oci::{Page, RepositoryName};
 
 /// One page of a list.
@@ -45,6 +45,15 @@ impl Registry {
     pub(crate) async fn incarnation(&self, name: &RepositoryName) -> Result<Option<u64>> {
         let found = self.view().await?.repository(name.as_str()).await?;
         Ok(found.map(|repository| repository.incarnation()))
+    }
+
+    /// Returns whether a repository is the one for which the token of a request was issued, if it names one.
+    pub(crate) async fn is_of_token(&self, caller: &Caller, name: &RepositoryName) -> Result<bool> {
+        let scope = caller.scope.as_ref();
+        match scope.and_then(|scope| scope.incarnation(name)) {
+            Some(expected) => Ok(self.incarnation(name).await? == Some(expected)),
+            None => Ok(true),
+        }
     }
 
     /// Lists the names of all repositories.

@@ -148,7 +148,7 @@ impl Registry {
             }
         }
         // Others removed and pushed it again and again.
-        let missing = missing.ok_or(Error::PreconditionFailed)?;
+        let missing = missing.ok_or(Error::TooManyRequests)?;
         unpin(pins).await;
         Ok(PushedManifest {
             digest,

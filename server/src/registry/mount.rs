@@ -76,7 +76,12 @@ impl Registry {
                 continue;
             };
             match gate.authorize(push.requester(), Pull(name)).await {
-                Ok(pull) => return Ok(Some(pull.repository().clone())),
+                Ok(pull) => {
+                    let (caller, name) = (&push.requester().caller, pull.repository());
+                    if self.is_of_token(caller, name).await? {
+                        return Ok(Some(name.clone()));
+                    }
+                }
                 // Asking about every other holder would take as long again each time.
                 Err(Refused::Unavailable) => break,
                 Err(Refused::Unauthenticated(_) | Refused::Denied) => {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tonnage_server::access::{
-    AccessError, AccessOptions, ApiKey, KeyScope, NewApiKey, OwnKeys, UserName,
+    AccessError, AccessOptions, ApiKey, KeyOwner, KeyScope, NewApiKey, OwnKeys, UserName,
 };
 
 use crate::config;
@@ -119,19 +119,23 @@ fn create(arguments: &KeyCreate) -> Result<Exit, Failure> {
     let options = options(&arguments.flags)?;
     let user = arguments.user.parse::<UserName>();
     let user = user.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    let is_user = options.has_user(user.as_str()).map_err(failure)?;
-    if arguments.robot && is_user {
-        let what = format!("{user} is a user with a password");
-        return Err(Failure::new(Exit::Usage, what).hint(
-            "for a key of this user, leave out --robot; a robot account needs another name",
-        ));
-    }
-    if !arguments.robot && !is_user {
-        let what = format!("there is no user {user}");
-        return Err(Failure::new(Exit::NotFound, what)
-            .hint("for an account without a password, add --robot")
-            .hint("users of an htpasswd file are found with the server's --auth-htpasswd"));
-    }
+    let found = options.find_user(user.as_str()).map_err(failure)?;
+    let owner = match (arguments.robot, found) {
+        (true, None) => KeyOwner::Robot,
+        (false, Some(found)) => KeyOwner::User(found.id().to_owned()),
+        (true, Some(_)) => {
+            let what = format!("{user} is a user with a password");
+            return Err(Failure::new(Exit::Usage, what).hint(
+                "for a key of this user, leave out --robot; a robot account needs another name",
+            ));
+        }
+        (false, None) => {
+            let what = format!("there is no user {user}");
+            return Err(Failure::new(Exit::NotFound, what)
+                .hint("for an account without a password, add --robot")
+                .hint("users of an htpasswd file are found with the server's --auth-htpasswd"));
+        }
+    };
     let now = jiff::Timestamp::now().as_second();
     let now = u64::try_from(now).unwrap_or_default();
     let expires_unix_s = arguments
@@ -140,7 +144,7 @@ fn create(arguments: &KeyCreate) -> Result<Exit, Failure> {
         .map(|lifetime| now.saturating_add(lifetime.as_secs()));
     let made = options.own.keys().create(NewApiKey {
         user: user.clone(),
-        is_robot: arguments.robot,
+        owner,
         label: arguments.label.clone(),
         scopes: arguments.scopes.clone(),
         expires_unix_s,
@@ -210,7 +214,7 @@ impl ListedKey {
         Self {
             id,
             user: key.user,
-            robot: key.is_robot,
+            robot: key.owner == KeyOwner::Robot,
             created: time(key.created_unix_s),
             expires: key.expires_unix_s.map(time),
             last_used: last_used_unix_s.map(time),

@@ -83,6 +83,7 @@ pub(crate) fn failure(error: &AccessError) -> Failure {
         AccessError::File(FileError::Unusable { .. })
         | AccessError::Password
         | AccessError::UserExists(_)
+        | AccessError::RobotExists(_)
         | AccessError::TooManyKeys(_)
         | AccessError::Name(_) => Exit::Usage,
         AccessError::File(FileError::Io { .. })

@@ -28,8 +28,8 @@ pub(super) type ById = BTreeMap<String, ApiKey>;
 pub struct ApiKey {
     /// Whose key it is.
     pub user: String,
-    /// Whether the user is a robot account: a name without a password, which only keys log in.
-    pub is_robot: bool,
+    /// Who that is.
+    pub owner: KeyOwner,
     /// For its owner.
     pub label: String,
     /// What it is limited to; nothing if there are none.
@@ -39,6 +39,16 @@ pub struct ApiKey {
     /// The first second in which it is not accepted, in Unix time.
     pub expires_unix_s: Option<u64>,
     pub(super) hash: Hash,
+}
+
+/// Who has a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyOwner {
+    /// A robot account: a name without a password, which only keys log in.
+    Robot,
+    /// A user with a password, by its id. A later user of the same name has another one.
+    User(String),
 }
 
 /// The hash of a key, which is not shown.
@@ -56,8 +66,8 @@ impl std::fmt::Debug for Hash {
 pub struct NewApiKey {
     /// Whose key it is.
     pub user: UserName,
-    /// Whether the user is a robot account.
-    pub is_robot: bool,
+    /// Who that is.
+    pub owner: KeyOwner,
     /// For its owner.
     pub label: String,
     /// What it is limited to; nothing if there are none.
@@ -66,20 +76,19 @@ pub struct NewApiKey {
     pub expires_unix_s: Option<u64>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeysFile {
     #[serde(default, rename = "key")]
     keys: Vec<KeyTable>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyTable {
     id: String,
     user: String,
-    #[serde(default)]
-    robot: bool,
+    owner: KeyOwner,
     #[serde(default)]
     label: String,
     secret_sha256: String,
@@ -106,7 +115,7 @@ pub(super) fn parse(text: &str) -> Result<ById, String> {
             .map_err(|error| failed(error.to_string()))?;
         let key = ApiKey {
             user: user.to_string(),
-            is_robot: table.robot,
+            owner: table.owner,
             label: table.label,
             scopes: scopes.into(),
             created_unix_s: table.created_unix_s,
@@ -142,6 +151,14 @@ impl OwnKeys {
         Ok(self.read()?.into_iter().collect())
     }
 
+    /// Returns whether there is a robot account of this name.
+    pub fn has_robot(&self, name: &str) -> Result<bool, AccessError> {
+        let keys = self.read()?;
+        Ok(keys
+            .values()
+            .any(|key| key.user == name && key.owner == KeyOwner::Robot))
+    }
+
     /// Makes a key. It is never shown again.
     ///
     /// # Errors
@@ -150,7 +167,7 @@ impl OwnKeys {
         let secret = ApiKeySecret::make().ok_or(AccessError::Randomness)?;
         let key = ApiKey {
             user: new.user.to_string(),
-            is_robot: new.is_robot,
+            owner: new.owner,
             label: new.label,
             scopes: new.scopes.into(),
             created_unix_s: now_unix_s(),
@@ -198,7 +215,7 @@ impl OwnKeys {
         let tables = keys.into_iter().map(|(id, key)| KeyTable {
             id,
             user: key.user,
-            robot: key.is_robot,
+            owner: key.owner,
             label: key.label,
             secret_sha256: key.hash.0,
             scopes: key.scopes.iter().map(KeyScope::to_string).collect(),

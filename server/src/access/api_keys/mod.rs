@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::file::ById;
-pub use self::file::{ApiKey, NewApiKey, OwnKeys};
+pub use self::file::{ApiKey, KeyOwner, NewApiKey, OwnKeys};
 pub(super) use self::scope::cover;
 pub use self::scope::{InvalidKeyScope, KeyScope};
 pub use self::secret::ApiKeySecret;
@@ -81,7 +81,7 @@ impl ApiKeys {
     pub(super) fn save_uses(&self) -> Result<(), FileError> {
         let keys = self.keys.value();
         let is_known = |id: &str| keys.contains_key(id);
-        self.uses.save_if_due(now_unix_s(), is_known)
+        self.uses.save_if_due(is_known)
     }
 }
 
@@ -100,8 +100,14 @@ fn caller(id: &str, key: &ApiKey, users: &Users) -> Option<Caller> {
     if has_ended {
         return None;
     }
-    // A user's key ends with its user. A robot account has none, and is an admin only if rules say so.
-    let is_admin = !key.is_robot && users.get(&key.user)?.is_admin;
+    let user = users.get(&key.user);
+    let is_admin = match (&key.owner, user) {
+        // Rules say what a robot account may do.
+        (KeyOwner::Robot, None) => false,
+        (KeyOwner::User(id), Some(user)) if user.id() == id => user.is_admin,
+        // The name is another's now, or nobody's.
+        (KeyOwner::Robot, Some(_)) | (KeyOwner::User(_), _) => return None,
+    };
     Some(Caller {
         subject: key.user.clone(),
         is_admin,

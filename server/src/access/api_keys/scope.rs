@@ -33,9 +33,9 @@ impl KeyScope {
     }
 }
 
-/// Returns whether any scope is for this permission. A key without scopes is for everything that its user may do.
+/// Returns whether any scope is for this permission.
 pub(in crate::access) fn cover(scopes: &[KeyScope], permission: Permission<'_>) -> bool {
-    scopes.is_empty() || scopes.iter().any(|scope| scope.covers(permission))
+    scopes.iter().any(|scope| scope.covers(permission))
 }
 
 impl FromStr for KeyScope {
@@ -68,8 +68,7 @@ mod tests {
     use super::*;
     use crate::oci::{RepositoryName, Tag};
 
-    /// Guards: a key with scopes is for what one of them names, with the meaning that rights have in rules; one
-    /// without is for everything.
+    /// Guards: a key with scopes is for what one of them names, with the meaning that rights have in rules.
     #[test]
     fn scopes_limit_keys() {
         let scopes = ["team/*:push", "open:pull,delete"].map(|text| text.parse().unwrap());
@@ -89,7 +88,6 @@ mod tests {
             (Permission::Pull(&other), false),
         ] {
             assert_eq!(cover(&scopes, permission), expected, "{permission:?}");
-            assert!(cover(&[], permission));
         }
         for wrong in ["", "a", "a:", "a:fly", "a:admin", "a*b:pull", ":pull"] {
             assert!(wrong.parse::<KeyScope>().is_err(), "{wrong}");

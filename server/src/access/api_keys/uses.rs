@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub(super) struct KeyUses {
 struct State {
     uses: Uses,
     is_saved: bool,
-    saved_unix_s: u64,
+    last_attempt: Option<Instant>,
 }
 
 /// Reads the last use of each key. A file that cannot be used is no reason not to know the keys.
@@ -61,7 +61,7 @@ impl KeyUses {
             state: Mutex::new(State {
                 uses: Uses(read(directory)),
                 is_saved: true,
-                saved_unix_s: 0,
+                last_attempt: None,
             }),
         }
     }
@@ -78,19 +78,17 @@ impl KeyUses {
     }
 
     /// Writes the file, if it is not current and was not written a moment ago. Waits for the disk.
-    pub(super) fn save_if_due(
-        &self,
-        now_unix_s: u64,
-        is_known: impl Fn(&str) -> bool,
-    ) -> Result<(), FileError> {
+    pub(super) fn save_if_due(&self, is_known: impl Fn(&str) -> bool) -> Result<(), FileError> {
         {
             let mut state = self.state.lock();
-            let since = now_unix_s.saturating_sub(state.saved_unix_s);
-            if since < SAVED_EVERY.as_secs() {
+            if state
+                .last_attempt
+                .is_some_and(|last| last.elapsed() < SAVED_EVERY)
+            {
                 return Ok(());
             }
             // Also if it fails, so that a full disk is not tried every second.
-            state.saved_unix_s = now_unix_s;
+            state.last_attempt = Some(Instant::now());
         }
         self.save(is_known)
     }
@@ -113,5 +111,37 @@ impl KeyUses {
             self.state.lock().is_saved = false;
         }
         written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: uses are written at most once a minute, those of keys that exist; what could not be written is written
+    /// later. They are known to the next server.
+    #[test]
+    fn uses_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let uses = KeyUses::open(directory.path());
+        uses.note("a", 1);
+        uses.note("b", 2);
+        uses.save_if_due(|id| id == "a").unwrap();
+        assert_eq!(
+            read(directory.path()),
+            BTreeMap::from([("a".to_owned(), 1)])
+        );
+        uses.note("a", 3);
+        uses.save_if_due(|_| true).unwrap();
+        assert_eq!(read(directory.path())["a"], 1);
+        // Something else is where the file belongs.
+        let path = path(directory.path());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        uses.save(|_| true).unwrap_err();
+        std::fs::remove_dir(&path).unwrap();
+        uses.save(|_| true).unwrap();
+        let again = KeyUses::open(directory.path());
+        assert_eq!(again.state.lock().uses.0["a"], 3);
     }
 }

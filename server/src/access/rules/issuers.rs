@@ -10,11 +10,24 @@ use serde::Deserialize;
 
 use super::values::{OneOrMany, parse};
 use crate::access::UserName;
+use crate::access::external_tokens::TokenServer;
 use crate::access::key_sets::{KeyPlace, KeySource};
-use crate::access::tokens::TokenServer;
 use crate::access::workloads::{Issuer, WorkloadUser};
 use crate::documents;
 
+/// Issuers for everyone, with the claims of which a user must have one: the others are the same for many.
+const PUBLIC: [(&str, &[&str]); 2] = [
+    (
+        "https://token.actions.githubusercontent.com",
+        &["repository_id", "repository_owner_id", "repository", "sub"],
+    ),
+    (
+        "https://gitlab.com",
+        &["project_id", "namespace_id", "project_path", "sub"],
+    ),
+];
+/// Longest name of another token service.
+const BYTES_MAX: usize = 120;
 /// Most issuers.
 const ISSUERS_MAX: usize = 64;
 
@@ -51,12 +64,16 @@ impl TokenServerTable {
     /// Reads the table.
     pub(super) fn read(self) -> Result<TokenServer, String> {
         let place = "token_service";
-        for (name, value) in [("issuer", &self.issuer), ("service", &self.service)] {
+        for (name, value) in [
+            ("issuer", &self.issuer),
+            ("service", &self.service),
+            ("realm", &self.realm),
+        ] {
             // They are part of a header, or of what every token says.
             let is_usual = |byte: u8| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte);
-            if value.is_empty() || !value.bytes().all(is_usual) {
+            if !(1..=BYTES_MAX).contains(&value.len()) || !value.bytes().all(is_usual) {
                 return Err(format!(
-                    "{place}: {name} is empty or has spaces, quotes or commas"
+                    "{place}: {name} is empty, long, or has spaces, quotes or commas"
                 ));
             }
         }
@@ -95,20 +112,24 @@ pub(super) fn key_source(
     keys: Option<&str>,
     issuer: Option<Uri>,
     authorities: Option<PathBuf>,
-    place: &str,
+    within: &str,
 ) -> Result<KeySource, String> {
     let place = match (keys, issuer) {
         (Some(keys), _) if keys.contains("://") => {
-            KeyPlace::Url(trustworthy(keys, &format!("{place}: keys"))?)
+            KeyPlace::Url(trustworthy(keys, &format!("{within}: keys"))?)
         }
         (Some(path), _) if path.starts_with('/') => KeyPlace::File(path.into()),
         (None, Some(issuer)) => KeyPlace::Discovery(issuer),
         (Some(_), _) | (None, None) => {
             return Err(format!(
-                "{place}: keys: write the URL of a JSON Web Key Set, or the absolute path of a file"
+                "{within}: keys: write the URL of a JSON Web Key Set, or the absolute path of a file"
             ));
         }
     };
+    if let Some(path) = authorities.as_ref().filter(|path| !path.is_absolute()) {
+        let path = path.display();
+        return Err(format!("{within}: ca: {path} is no absolute path"));
+    }
     Ok(KeySource { place, authorities })
 }
 
@@ -134,7 +155,12 @@ impl IssuerTable {
         if self.users.is_empty() {
             return Err(format!("{place}: it has no user, so it logs in nobody"));
         }
-        let users = self.users.into_iter().map(|table| table.read(&place));
+        let public = PUBLIC.iter().find(|(url, _)| *url == self.url);
+        let distinct = public.map_or(&[][..], |(_, claims)| claims);
+        let users = self
+            .users
+            .into_iter()
+            .map(|table| table.read(&place, distinct));
         Ok(Issuer {
             audiences,
             keys: key_source(self.keys.as_deref(), Some(url), self.ca, &place)?,
@@ -146,7 +172,8 @@ impl IssuerTable {
 }
 
 impl UserTable {
-    fn read(self, place: &str) -> Result<WorkloadUser, String> {
+    /// Reads the table. One of the claims `distinct` is needed, if there are any.
+    fn read(self, place: &str, distinct: &[&str]) -> Result<WorkloadUser, String> {
         let name: UserName = parse(&self.name, &format!("{place}: user"))?;
         let place = format!("{place}: user {name}");
         let claims = self.claims.into_iter().map(|(claim, values)| {
@@ -162,6 +189,13 @@ impl UserTable {
         if claims.is_empty() {
             return Err(format!(
                 "{place}: claims is empty, so every token of the issuer would log in this user"
+            ));
+        }
+        let is_distinct = claims.keys().any(|claim| distinct.contains(&&**claim));
+        if !distinct.is_empty() && !is_distinct {
+            return Err(format!(
+                "{place}: name one of the claims {}; the issuer is the same for everyone",
+                distinct.join(", ")
             ));
         }
         Ok(WorkloadUser {
@@ -194,6 +228,13 @@ mod tests {
                 "audience is empty",
             ),
             (format!("{issuer}keys = 'a.json'\n{user}"), "keys: write"),
+            (format!("{issuer}ca = 'a.pem'\n{user}"), "ca: a.pem"),
+            (
+                format!("{issuer}{user}")
+                    .replace("https://i", "https://gitlab.com")
+                    .replace("sub", "ref"),
+                "name one of",
+            ),
             (
                 format!("{issuer}keys = 'http://a/b'\n{user}"),
                 "keys: write a URL",

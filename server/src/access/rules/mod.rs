@@ -19,7 +19,7 @@ use std::str::FromStr;
 pub(super) use self::current::CurrentRules;
 use self::rule::{Rule, RulesByPattern};
 pub use self::subjects::Subject;
-use super::tokens::TokenServer;
+use super::external_tokens::TokenServer;
 use super::workloads::Issuer;
 use super::{Caller, Permission, Verdict};
 use crate::oci::{RepositoryName, Tag};
@@ -174,7 +174,7 @@ impl AccessRules {
 
     /// Decides about a permission.
     pub(super) fn decide(&self, caller: &Caller, permission: Permission<'_>) -> Verdict {
-        if caller.is_granted_by_scope {
+        if caller.is_granted_by_scope() {
             // Whether the scope covers it is another question.
             let is_kept = self.keeps_tag(permission);
             return if is_kept {

@@ -25,13 +25,13 @@ pub(super) const SIGNS: Duration = Duration::from_hours(30 * 24);
 /// Keys that are kept: the one that signs, and the one before.
 const KEPT: usize = 2;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeysFile {
     key: Vec<KeyTable>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyTable {
     id: String,

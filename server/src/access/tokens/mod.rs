@@ -10,7 +10,6 @@
 //! Invariants: only tokens of the own keys, with the one algorithm, are accepted; keys and algorithms that a token
 //! names itself are ignored. A token is never logged.
 
-mod external;
 #[cfg(feature = "fuzz-entry")]
 pub(super) mod fuzz_entry;
 mod keys;
@@ -25,16 +24,15 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::external::{ExternalTokens, TokenServer};
 use self::keys::SigningKeys;
-use self::remembered::RememberedTokens;
+pub(super) use self::remembered::RememberedTokens;
 pub use self::scope::{InvalidScope, Scope, TokenScope};
 use super::{AccessError, Caller, Credential, Provenance, now_unix_s};
 
 /// How long a token is valid. Clients ask for another one in time.
 pub(super) const LIFETIME: Duration = Duration::from_mins(5);
 /// How much the clocks of two servers may differ.
-const LEEWAY: Duration = Duration::from_mins(1);
+pub(super) const LEEWAY: Duration = Duration::from_mins(1);
 /// Longest token that is looked at: one with a hundred scopes has about 10 KiB.
 const BYTES_MAX: usize = 64 << 10;
 /// How long a refresh token is valid. The key that signed it verifies for as long after it was replaced.
@@ -98,7 +96,7 @@ pub(super) struct VerifiedToken {
     /// Where the subject's credentials come from.
     pub(super) provenance: Option<Arc<Provenance>>,
     /// The last second in which it is accepted, in Unix time.
-    until_unix_s: u64,
+    pub(super) until_unix_s: u64,
 }
 
 /// Issues and verifies tokens.
@@ -180,12 +178,22 @@ impl TokenService {
             return (now <= known.until_unix_s).then_some(known);
         }
         let claims = self.decode(token, SERVICE)?;
+        // The clock that ends the credential is the one that ended it at its issuer.
+        let end = claims
+            .credential
+            .as_ref()
+            .and_then(Credential::until_unix_s);
+        let until = claims.exp.saturating_add(LEEWAY.as_secs());
+        let until_unix_s = end.map_or(until, |end| until.min(end));
+        if now > until_unix_s {
+            return None;
+        }
         let verified = Arc::new(VerifiedToken {
             subject: claims.sub.into(),
             scope: Arc::new(TokenScope::new(claims.access)),
             credential: claims.credential,
             provenance: claims.provenance.map(Arc::new),
-            until_unix_s: claims.exp.saturating_add(LEEWAY.as_secs()),
+            until_unix_s,
         });
         self.verified.add(token, &verified);
         Some(verified)

@@ -9,31 +9,40 @@ use parking_lot::Mutex;
 
 use super::VerifiedToken;
 
-/// Tokens that are remembered; when there are more, all are forgotten.
-const COUNT_MAX: usize = 4096;
-/// Longest token that is remembered: one with ten scopes has about 2 KiB.
-const BYTES_MAX: usize = 4 << 10;
+/// Longest token that is remembered: one with ten scopes and all claims of a build has about 5 KiB.
+const BYTES_MAX: usize = 8 << 10;
+/// Bytes of all tokens that are remembered; when there are more, all are forgotten.
+const ALL_BYTES_MAX: usize = 8 << 20;
 
 /// Verified tokens.
 #[derive(Default)]
-pub(super) struct RememberedTokens(Mutex<HashMap<Box<str>, Arc<VerifiedToken>>>);
+pub(in crate::access) struct RememberedTokens(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    tokens: HashMap<Box<str>, Arc<VerifiedToken>>,
+    bytes: usize,
+}
 
 impl RememberedTokens {
     /// Returns what a token was found to be; `None` if it is not remembered.
-    pub(super) fn get(&self, token: &str) -> Option<Arc<VerifiedToken>> {
-        self.0.lock().get(token).cloned()
+    pub(in crate::access) fn get(&self, token: &str) -> Option<Arc<VerifiedToken>> {
+        self.0.lock().tokens.get(token).cloned()
     }
 
     /// Remembers a token.
-    pub(super) fn add(&self, token: &str, verified: &Arc<VerifiedToken>) {
+    pub(in crate::access) fn add(&self, token: &str, verified: &Arc<VerifiedToken>) {
         if token.len() > BYTES_MAX {
             return;
         }
         let mut known = self.0.lock();
-        if known.len() >= COUNT_MAX {
-            known.clear();
+        if known.bytes + token.len() > ALL_BYTES_MAX {
+            *known = Known::default();
         }
-        known.insert(token.into(), Arc::clone(verified));
+        let added = known.tokens.insert(token.into(), Arc::clone(verified));
+        if added.is_none() {
+            known.bytes += token.len();
+        }
     }
 }
 

@@ -115,17 +115,37 @@ impl Scope {
 
 /// What a token covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenScope(Vec<Scope>);
+pub struct TokenScope {
+    scopes: Vec<Scope>,
+    grants: bool,
+}
 
 impl TokenScope {
+    /// Creates one that only restricts.
     pub(super) fn new(scopes: Vec<Scope>) -> Self {
-        Self(scopes)
+        Self {
+            scopes,
+            grants: false,
+        }
+    }
+
+    /// Creates one that also grants what it covers: rules do not decide about it.
+    pub(in crate::access) fn granting(scopes: Vec<Scope>) -> Self {
+        Self {
+            scopes,
+            grants: true,
+        }
+    }
+
+    /// Returns whether it grants what it covers.
+    pub(in crate::access) fn grants(&self) -> bool {
+        self.grants
     }
 
     /// Returns the repository of this name for which the token was issued; `None` if it is for any.
     pub(crate) fn incarnation(&self, name: &RepositoryName) -> Option<u64> {
         let of_name = |scope: &&Scope| scope.kind == "repository" && scope.name == name.as_str();
-        let mut scopes = self.0.iter().filter(of_name);
+        let mut scopes = self.scopes.iter().filter(of_name);
         scopes.find_map(|scope| scope.incarnation)
     }
 
@@ -134,7 +154,7 @@ impl TokenScope {
         let Some((kind, name, action)) = needed(permission) else {
             return true;
         };
-        self.0.iter().any(|scope| {
+        self.scopes.iter().any(|scope| {
             scope.kind == kind
                 && scope.name == name
                 && scope.actions.iter().any(|granted| granted == action)

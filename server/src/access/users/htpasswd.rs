@@ -20,7 +20,7 @@ pub(super) fn parse(text: &str) -> Result<ByName, String> {
                 "line {number} has a name that is not allowed; names are letters, digits and ._@+-"
             )
         })?;
-        let entry = UserEntry::new(hash, false).map_err(|why| {
+        let entry = UserEntry::new(None, hash, false).map_err(|why| {
             format!("line {number}, user {name}: {why}; make it with: htpasswd -B")
         })?;
         if users.insert(name.to_string(), entry).is_some() {

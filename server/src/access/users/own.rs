@@ -27,6 +27,8 @@ pub(super) const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=72;
 /// A user: the hash of the password, and what the list says.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserEntry {
+    /// Identifies the user among all that have or had the name.
+    id: Arc<str>,
     hash: Arc<str>,
     /// Identifies the password.
     password_id: Arc<str>,
@@ -36,8 +38,8 @@ pub struct UserEntry {
 }
 
 impl UserEntry {
-    /// Takes the hash of a password.
-    pub(super) fn new(hash: &str, is_admin: bool) -> Result<Self, String> {
+    /// Takes the hash of a password. Without an `id`, the user is another one with another password.
+    pub(super) fn new(id: Option<&str>, hash: &str, is_admin: bool) -> Result<Self, String> {
         let prefixes = ["$2a$", "$2b$", "$2y$"];
         let parts = prefixes
             .iter()
@@ -52,12 +54,19 @@ impl UserEntry {
                 "the cost {cost} of its hash is not {least} to {most}"
             ));
         }
+        let password_id: Arc<str> = password_id(hash).into();
         Ok(Self {
+            id: id.map_or_else(|| Arc::clone(&password_id), Into::into),
             hash: hash.into(),
-            password_id: password_id(hash).into(),
+            password_id,
             cost,
             is_admin,
         })
+    }
+
+    /// Returns a text that differs for every user, also for two that have the same name one after the other.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Returns the hash of the password.
@@ -112,6 +121,7 @@ struct UsersFile {
 #[serde(deny_unknown_fields)]
 struct UserTable {
     name: String,
+    id: String,
     password: String,
     #[serde(default)]
     admin: bool,
@@ -123,7 +133,7 @@ pub(super) fn parse(text: &str) -> Result<ByName, String> {
     let mut users = ByName::new();
     for table in file.users {
         let name: UserName = table.name.parse().map_err(|error| format!("{error}"))?;
-        let entry = UserEntry::new(&table.password, table.admin)
+        let entry = UserEntry::new(Some(&table.id), &table.password, table.admin)
             .map_err(|why| format!("user {name}: {why}"))?;
         users.insert(name.to_string(), entry);
     }
@@ -174,8 +184,12 @@ impl OwnUsers {
     /// Adds a user. Takes as long as one login.
     ///
     /// # Errors
-    /// There is one of that name; the password is too short or too long; the file cannot be written.
+    /// There is one of that name, or a robot account; the password is too short or too long; the file cannot be
+    /// written.
     pub fn add(&self, name: &UserName, password: &str, is_admin: bool) -> Result<(), AccessError> {
+        if self.keys().has_robot(name.as_str())? {
+            return Err(AccessError::RobotExists(name.clone()));
+        }
         let entry = self.entry(password, is_admin)?;
         self.change(|users| {
             if users.contains_key(name.as_str()) {
@@ -197,6 +211,7 @@ impl OwnUsers {
             known
                 .map(|known| {
                     *known = UserEntry {
+                        id: Arc::clone(&known.id),
                         is_admin: known.is_admin,
                         ..entry
                     }
@@ -210,7 +225,9 @@ impl OwnUsers {
             return Err(AccessError::Password);
         }
         let hash = bcrypt::hash(password, COST).map_err(|_failed| AccessError::Password)?;
-        Ok(UserEntry::new(&hash, is_admin).map_err(|why| FileError::unusable(&self.path, why))?)
+        let id = uuid::Uuid::new_v4().to_string();
+        Ok(UserEntry::new(Some(&id), &hash, is_admin)
+            .map_err(|why| FileError::unusable(&self.path, why))?)
     }
 
     /// Removes a user, or a robot account, with all API keys. Returns whether there was one.
@@ -233,6 +250,7 @@ impl OwnUsers {
         let result = change(&mut users);
         let users = users.iter().map(|(name, entry)| UserTable {
             name: name.clone(),
+            id: entry.id.to_string(),
             password: entry.hash.to_string(),
             admin: entry.is_admin,
         });
@@ -289,7 +307,11 @@ mod tests {
                 Err(AccessError::Password)
             ));
         }
-        fs::write(users.path(), "[[user]]\nname = 'a'\npassword = 'hunter2'").unwrap();
+        fs::write(
+            users.path(),
+            "[[user]]\nname = 'a'\nid = ''\npassword = 'hunter2'",
+        )
+        .unwrap();
         let error = users.list().unwrap_err().to_string();
         fs::write(users.path(), "[[user]]\nname = 'a'\npassword = 12345").unwrap();
         let typed = users.list().unwrap_err().to_string();

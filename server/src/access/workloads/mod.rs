@@ -16,7 +16,7 @@ use serde_json::Value;
 
 pub(super) use self::issuer::{Issuer, WorkloadUser};
 use super::key_sets::{Expected, KeySets, KeysUnknown};
-use super::{Caller, Credential};
+use super::{Caller, Credential, now_unix_s};
 
 /// The part of a token that says whose it is, before it is verified.
 #[derive(Deserialize)]
@@ -56,11 +56,16 @@ impl Workloads {
         let claims = self.keys.verify(&issuer.keys, token, expected).await?;
         let caller = claims.and_then(|claims| {
             let user = issuer.user(&claims)?;
+            let until_unix_s = claims.get("exp").and_then(Value::as_u64)?;
+            // What it gets ends at the same time.
+            if until_unix_s <= now_unix_s() {
+                return None;
+            }
             Some(Caller {
                 subject: user.to_owned(),
                 credential: Some(Credential::Workload {
                     issuer: (*issuer.url).into(),
-                    until_unix_s: claims.get("exp").and_then(Value::as_u64)?,
+                    until_unix_s,
                 }),
                 provenance: Some(issuer.provenance(&claims).into()),
                 ..Caller::default()

@@ -71,13 +71,10 @@ impl RequestContext<'_> {
         let Some(name) = permission.repository() else {
             return Ok(());
         };
-        let scope = self.requester.caller.scope.as_ref();
-        let Some(expected) = scope.and_then(|scope| scope.incarnation(name)) else {
-            return Ok(());
-        };
-        match self.registry().incarnation(name).await {
-            Ok(Some(found)) if found == expected => Ok(()),
-            Ok(_) => Err(self.state.gate.challenge(permission)),
+        let caller = &self.requester.caller;
+        match self.registry().is_of_token(caller, name).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.state.gate.challenge(permission)),
             Err(error) => {
                 tracing::error!(%error, "the repository of a token could not be looked up");
                 Err(Refused::Unavailable)

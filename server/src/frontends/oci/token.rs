@@ -155,7 +155,8 @@ impl Form {
                 "subject_token_type" => &mut form.subject_token_type,
                 "requested_token_type" => &mut form.requested_token_type,
                 "scope" => {
-                    form.scope = format!("{} {value}", form.scope);
+                    form.scope.push(' ');
+                    form.scope.push_str(&value);
                     continue;
                 }
                 _ => continue,
@@ -185,7 +186,7 @@ async fn issue<'a>(
         scopes.push(scope.map_err(|error: InvalidScope| invalid(&error.to_string()))?);
     }
     let mut granted = issuer.granted(caller, scopes);
-    // Only of what was granted, so that nothing is told of other repositories, also not by the time that it takes.
+    // Only of what was granted, so that the answer says nothing about other repositories, also not by its time.
     for scope in &mut granted {
         if scope.kind == "repository"
             && let Ok(name) = scope.name.parse()
