@@ -10,6 +10,7 @@
 pub mod access;
 pub mod admin;
 mod clock;
+mod documents;
 pub mod embedded;
 mod frontends;
 mod kept_files;
@@ -26,6 +27,8 @@ mod transport;
 #[cfg(feature = "fuzz-entry")]
 pub mod fuzz_entry {
     //! Parsers that are not public otherwise, for the fuzzers of tests/. Compiled only with the feature `fuzz-entry`.
+    pub use crate::access::FuzzedTokens;
+    pub use crate::access::fuzz_entry::{Authorization, api_key, authorization, granted};
     pub use crate::frontends::oci::fuzz_entry::{Head, read_head, routes};
     pub use crate::registry::read_attributes;
 }

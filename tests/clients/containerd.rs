@@ -105,19 +105,19 @@ fn check_blobs(lane: &Lane, daemon: &Daemon, source: &Path, manifest: &str) -> R
 }
 
 /// A daemon with its own store, killed when this value is dropped.
-struct Daemon {
+pub struct Daemon {
     socket: String,
     _process: Running,
 }
 
 impl Daemon {
-    fn ctr(&self, lane: &Lane) -> Result<Call, String> {
+    pub fn ctr(&self, lane: &Lane) -> Result<Call, String> {
         let call = lane.programs.call(Client::Ctr)?;
         Ok(call.args(["--address", &self.socket]))
     }
 }
 
-fn start(lane: &Lane, folder: &Path, name: &str, buffer: usize) -> Result<Daemon, String> {
+pub fn start(lane: &Lane, folder: &Path, name: &str, buffer: usize) -> Result<Daemon, String> {
     let own = folder.join(name);
     fs::create_dir(&own).map_err(|e| format!("create {}: {e}", own.display()))?;
     let at = own.display();

@@ -1,6 +1,7 @@
 //! Clients that log in to a registry with TLS and access control, each with its own check of the certificate.
 //!
-//! Owns: the test of that for all clients. Refuses: any option that makes a client trust everything.
+//! Owns: the test of that for all clients, and the registry for it; `login_charts` and `login_containerd` have the
+//! parts of helm and of containerd. Refuses: any option that makes a client trust everything.
 
 use std::fs;
 use std::path::Path;
@@ -14,22 +15,22 @@ use crate::lane::Lane;
 use crate::layout::{Layers, write_image};
 use crate::program::Client;
 
-const USER: &str = "alice";
-const PASSWORD: &str = "correct horse";
+pub const USER: &str = "alice";
+pub const PASSWORD: &str = "correct horse";
 /// Everyone may pull what is below `open`, and the user may push there.
 const RULES: &str = "[[rule]]\nrepositories = 'open/*'\npull = ['anyone']\npush = ['alice']\noverwrite = ['alice']\ndelete = ['alice']\n";
 
-/// A registry with TLS and access control, and what clients need for it.
-struct Guarded {
-    lane: Lane,
-    folder: tempfile::TempDir,
-    server: Server,
+/// A registry with access control, and what clients need for it.
+pub struct Guarded {
+    pub lane: Lane,
+    pub folder: tempfile::TempDir,
+    pub server: Server,
 }
 
 /// Guards: every client logs in, pushes and pulls by TLS, and verifies the certificate: without the authority it
 /// refuses. A wrong password is refused. What anyone may pull needs no login.
 pub fn over_tls(lane: &Lane) -> Result<(), String> {
-    let guarded = Guarded::start(lane)?;
+    let guarded = Guarded::start(lane, &["--tls", "self"])?;
     for (client, test) in [
         (
             Client::Skopeo,
@@ -39,6 +40,8 @@ pub fn over_tls(lane: &Lane) -> Result<(), String> {
         (Client::Crane, Guarded::crane),
         (Client::Oras, Guarded::oras),
         (Client::Regctl, Guarded::regctl),
+        (Client::Helm, Guarded::helm),
+        (Client::Ctr, Guarded::containerd),
     ] {
         if lane.has(client, "login by TLS")? {
             test(&guarded)?;
@@ -48,7 +51,8 @@ pub fn over_tls(lane: &Lane) -> Result<(), String> {
 }
 
 impl Guarded {
-    fn start(lane: &Lane) -> Result<Self, String> {
+    /// Starts a registry with one user and with rules. `encryption` are its options for TLS.
+    pub fn start(lane: &Lane, encryption: &[&str]) -> Result<Self, String> {
         let folder = folder()?;
         let at = |name: &str| folder.path().join(name);
         let data = at("data");
@@ -65,10 +69,14 @@ impl Guarded {
             return Err("the user was not added".to_owned());
         }
         let rules = at("rules.toml").display().to_string();
-        let options = ["--tls", "self", "--auth", "--auth-rules", &rules].map(str::to_owned);
-        let server = Server::start_as(&data, &at("log"), &[], options.to_vec())?;
-        fs::create_dir(at("certs")).map_err(|e| format!("create: {e}"))?;
-        fs::copy(data.join("tls/ca.pem"), at("certs/ca.crt")).map_err(|e| format!("copy: {e}"))?;
+        let options = [encryption, &["--auth", "--auth-rules", &rules]].concat();
+        let options = options.into_iter().map(str::to_owned).collect();
+        let server = Server::start_as(&data, &at("log"), &[], options)?;
+        if !encryption.is_empty() {
+            fs::create_dir(at("certs")).map_err(|e| format!("create: {e}"))?;
+            let authority = data.join("tls/ca.pem");
+            fs::copy(authority, at("certs/ca.crt")).map_err(|e| format!("copy: {e}"))?;
+        }
         write_image(&lane.programs, &at("source"), Layers::Compressed)?;
         Ok(Self {
             lane: lane.clone(),
@@ -77,20 +85,20 @@ impl Guarded {
         })
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
     /// Returns the place of the registry, or of an image in it.
-    fn place(&self) -> String {
+    pub fn place(&self) -> String {
         self.server.address().to_string()
     }
 
-    fn image(&self, client: Client) -> String {
+    pub fn image(&self, client: Client) -> String {
         format!("{}/open/{}:v1", self.place(), client.name())
     }
 
-    fn run(
+    pub fn run(
         &self,
         client: Client,
         operation: &str,
@@ -100,7 +108,7 @@ impl Guarded {
     }
 
     /// Checks that a client refuses.
-    fn refuses(
+    pub fn refuses(
         &self,
         client: Client,
         operation: &str,

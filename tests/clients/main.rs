@@ -15,11 +15,14 @@ mod lane;
 mod layer;
 mod layout;
 mod login;
+mod login_charts;
+mod login_containerd;
 mod model;
 mod oras;
 mod program;
 mod recorder;
 mod regctl;
+mod replay_login;
 mod replay_pull;
 mod replay_push;
 mod sign;
@@ -34,7 +37,7 @@ use crate::lane::Lane;
 
 type Test = fn(&Lane) -> Result<(), String>;
 
-const TESTS: [(&str, Test); 22] = [
+const TESTS: [(&str, Test); 23] = [
     (
         "an_image_of_a_root_file_system_round_trips_between_clients",
         image::round_trips,
@@ -66,6 +69,7 @@ const TESTS: [(&str, Test); 22] = [
     ),
     ("clients_log_in_by_tls", login::over_tls),
     ("replayed_docker_push", replay_push::docker),
+    ("replayed_docker_login", replay_login::docker),
     (
         "replayed_buildkit_and_containerd_push",
         replay_push::buildkit,

@@ -3,32 +3,36 @@
 //!
 //! Owns: the requests, and each client's checks of the answers. Refuses: to be more lenient than the client.
 
+use std::net::SocketAddr;
+
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tonnage_tests::content::{Content, digest_of_bytes};
 use tonnage_tests::http::{Answer, Connection, Upload};
 
 use crate::checks::same;
-use crate::lane::{Lane, Registry};
+use crate::lane::Lane;
 
-const DOCKER: (&str, &str) = ("docker, graphdriver store", "2026-08");
+pub const DOCKER: (&str, &str) = ("docker, graphdriver store", "2026-08");
 const BUILDKIT: (&str, &str) = ("buildkit", "2026-08");
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const CACHE: &str = "application/vnd.buildkit.cacheconfig.v0";
 
 /// A connection, and the repository to which it pushes.
-struct Session {
-    client: Connection,
-    name: String,
+pub struct Session {
+    pub client: Connection,
+    pub name: String,
+    /// What is sent as `Authorization`.
+    pub authorization: Option<String>,
 }
 
 impl Session {
-    async fn send(
+    pub async fn send(
         &mut self,
         method: Method,
         path: &str,
@@ -36,13 +40,16 @@ impl Session {
         body: Upload,
         wanted: StatusCode,
     ) -> Result<Answer, String> {
-        let target = if path.starts_with('/') {
+        let target = if path.starts_with('/') || path.starts_with("http://") {
             path.to_owned()
         } else {
             format!("/v2/{}/{path}", self.name)
         };
         let doing = format!("{method} {target}");
-        let answer = self.client.send(method, &target, headers, body).await?;
+        let authorization = self.authorization.as_deref();
+        let authorization = authorization.map(|value| ("authorization", value));
+        let headers: Vec<_> = headers.iter().copied().chain(authorization).collect();
+        let answer = self.client.send(method, &target, &headers, body).await?;
         answer.wanted(wanted, &doing)
     }
 
@@ -58,7 +65,7 @@ impl Session {
     }
 
     /// Puts a manifest. Checks that the answer has its digest.
-    async fn manifest(&mut self, at: &str, kind: &str, text: &Value) -> Result<Answer, String> {
+    pub async fn manifest(&mut self, at: &str, kind: &str, text: &Value) -> Result<Answer, String> {
         let text = text.to_string();
         let (path, headers) = (format!("manifests/{at}"), [("content-type", kind)]);
         let body = Upload::bytes(text.clone());
@@ -74,25 +81,28 @@ impl Session {
     }
 }
 
-fn header(answer: &Answer, name: &str) -> Result<String, String> {
+pub fn header(answer: &Answer, name: &str) -> Result<String, String> {
     let value = answer.find(name).map(str::to_owned);
     value.ok_or_else(|| format!("an answer without {name}: {:?}", answer.headers))
 }
 
-fn run<F: Future<Output = Result<(), String>>>(
-    registry: &Registry,
+pub fn run<F: Future<Output = Result<(), String>>>(
+    address: SocketAddr,
     name: &str,
     work: impl FnOnce(Session) -> F,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
     runtime.block_on(async {
-        let client = Connection::connect(registry.address).await?;
-        let name = name.to_owned();
-        work(Session { client, name }).await
+        let session = Session {
+            client: Connection::connect(address).await?,
+            name: name.to_owned(),
+            authorization: None,
+        };
+        work(session).await
     })
 }
 
-fn descriptor(kind: &str, content: Content) -> Value {
+pub fn descriptor(kind: &str, content: Content) -> Value {
     json!({"mediaType": kind, "digest": content.digest(), "size": content.length})
 }
 
@@ -113,7 +123,7 @@ pub fn docker(lane: &Lane) -> Result<(), String> {
     });
     let operation = "push: HEAD, POST, PATCH in chunks, empty PUT, HEAD; manifest";
     lane.replay(DOCKER, operation, || {
-        run(&registry, &name, async |mut docker| {
+        run(registry.address, &name, async |mut docker| {
             docker.get_v2().await?;
             for blob in [first, second, config] {
                 docker_blob(&mut docker, blob).await?;
@@ -126,7 +136,7 @@ pub fn docker(lane: &Lane) -> Result<(), String> {
     })?;
     let copy = lane.repository("docker-mount");
     lane.replay(DOCKER, "push: POST with mount and from; manifest", || {
-        run(&registry, &copy, async |mut docker| {
+        run(registry.address, &copy, async |mut docker| {
             for blob in [first, second, config] {
                 let digest = blob.digest();
                 let mount = format!("blobs/uploads/?from={name}&mount={digest}");
@@ -143,7 +153,7 @@ pub fn docker(lane: &Lane) -> Result<(), String> {
     })
 }
 
-fn contents() -> [Content; 3] {
+pub fn contents() -> [Content; 3] {
     // Longer than what a server keeps in memory, and a config of a usual size.
     [(1, 1_733), (2, 5 << 20), (3, (3 << 20) + 17)].map(|(seed, length)| Content::new(seed, length))
 }
@@ -155,7 +165,7 @@ impl Session {
     }
 }
 
-async fn docker_blob(docker: &mut Session, blob: Content) -> Result<(), String> {
+pub async fn docker_blob(docker: &mut Session, blob: Content) -> Result<(), String> {
     let digest = blob.digest();
     let path = format!("blobs/{digest}");
     docker.head(&path, StatusCode::NOT_FOUND).await?;
@@ -206,7 +216,7 @@ pub fn buildkit(lane: &Lane) -> Result<(), String> {
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
     let operation = "push: HEAD, POST, one PUT; attestation before its subject; index";
     lane.replay(BUILDKIT, operation, || {
-        run(&registry, &name, async |mut buildkit| {
+        run(registry.address, &name, async |mut buildkit| {
             for blob in [first, second, config] {
                 one_put(&mut buildkit, blob).await?;
             }
@@ -250,7 +260,7 @@ pub fn buildkit(lane: &Lane) -> Result<(), String> {
         let copy = lane.repository("buildkit-cache");
         let operation = format!("push: POST with mount; a build cache as {form}");
         lane.replay(BUILDKIT, &operation, || {
-            run(&registry, &copy, async |mut buildkit| {
+            run(registry.address, &copy, async |mut buildkit| {
                 for blob in [first, second, config] {
                     let digest = blob.digest();
                     buildkit

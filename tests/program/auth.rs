@@ -1,10 +1,8 @@
 //! Access control: users, rules, and what the program prints about them.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::Stdio;
 
-use crate::serving::{Serving, run, send_over, tonnage};
+use crate::serving::{Serving, run, run_with, send_over, tonnage};
 
 /// A name with its password, as a header.
 fn basic(name: &str, password: &str) -> String {
@@ -25,19 +23,7 @@ fn status(server: &Serving, line: &str, credentials: &str) -> u16 {
 fn with_password(arguments: &[&str], data: &Path, password: &str) -> (i32, String, String) {
     let mut command = tonnage(arguments);
     command.arg("--data").arg(data).arg("--password-stdin");
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the binary runs");
-    writeln!(child.stdin.take().expect("piped"), "{password}").unwrap();
-    let output = child.wait_with_output().expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (
-        output.status.code().expect("a code"),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    run_with(&mut command, format!("{password}\n").as_bytes())
 }
 
 /// Guards: a registry without users makes an admin whose password it prints once. Users that commands add, change and
@@ -155,6 +141,117 @@ fn rules_are_read_again() {
     let mut serve = tonnage(&["serve", "--listen", "127.0.0.1:0", "--data"]);
     let (code, _, stderr) = run(serve.arg(&data).args(options));
     assert!(code == 2 && stderr.contains("rules.toml"), "{stderr}");
+}
+
+/// Guards: who leaves a group loses its rights: groups are replaced, and not added to. No name gives a right, only a
+/// rule does.
+#[test]
+fn groups_are_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let (data, rules) = (at("data"), at("rules.toml"));
+    let write = |members: &str| {
+        let text = format!(
+            "[groups]\ndev = [{members}]\n[[rule]]\nrepositories = 'team/*'\npush = ['@dev']\n"
+        );
+        std::fs::write(&rules, text).unwrap();
+    };
+    write("'dev-ci', 'bob'");
+    for name in ["dev-ci", "dev", "admin", "robot-dev-ci"] {
+        let added = with_password(&["user", "add", name], &data, "correct horse");
+        assert_eq!(added.0, 0, "{}", added.2);
+    }
+    let named = rules.display().to_string();
+    let server = Serving::start(&data, &["--auth", "--auth-rules", &named]);
+    let post = |name: &str| {
+        let line = "POST /v2/team/a/blobs/uploads/";
+        status(&server, line, &basic(name, "correct horse"))
+    };
+    assert_eq!(post("dev-ci"), 202);
+    for name in ["dev", "admin", "robot-dev-ci"] {
+        assert_eq!(post(name), 403, "{name}");
+    }
+    write("'bob'");
+    while post("dev-ci") != 403 {}
+}
+
+/// Guards: a key that a command makes works at once on the running server, for what its scope and the rules allow; it
+/// is shown once, listed with its last use, and revoked. A key of a name that does not exist is a mistake.
+#[test]
+fn keys_are_known_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, rules) = (
+        directory.path().join("data"),
+        directory.path().join("rules.toml"),
+    );
+    std::fs::write(&rules, "[[rule]]\nrepositories = '*'\npush = ['ci']\n").unwrap();
+    let named = rules.display().to_string();
+    let server = Serving::start(
+        &data,
+        &["--auth", "--auth-rules", &named, "--log-level", "debug"],
+    );
+    let key = |arguments: &[&str]| run(tonnage(&["key"]).args(arguments).arg("--data").arg(&data));
+    let (code, _, stderr) = key(&["create", "ci"]);
+    assert!(code == 9 && stderr.contains("--robot"), "{stderr}");
+    assert_eq!(key(&["create", "admin", "--robot"]).0, 2);
+    let create = [
+        "create",
+        "ci",
+        "--robot",
+        "--scope",
+        "team/*:push",
+        "--label",
+        "build",
+    ];
+    let (code, stdout, stderr) = key(&create);
+    assert!(code == 0 && stderr.contains("not shown again"), "{stderr}");
+    let secret = stdout.trim_end();
+    let ci = basic("ci", secret);
+    let post = |name: &str| {
+        let line = format!("POST /v2/{name}/blobs/uploads/");
+        status(&server, &line, &ci)
+    };
+    assert_eq!((post("team/a"), post("other")), (202, 403));
+    assert_eq!(status(&server, "GET /v2/", &basic("admin", secret)), 401);
+    let can = tonnage(&[
+        "can",
+        "ci",
+        "push",
+        "other",
+        "--auth",
+        "--auth-rules",
+        &named,
+        "--data",
+    ])
+    .arg(&data)
+    .status();
+    assert!(can.unwrap().success(), "a robot account is a user");
+    let id = secret.split('_').nth(1).unwrap();
+    let (_, listed, _) = key(&["list"]);
+    assert!(
+        listed.contains(id)
+            && listed.contains("ci (robot)")
+            && listed.contains("team/*:push  build"),
+        "{listed}"
+    );
+    assert_eq!(key(&["revoke", id, "0000"]).0, 9);
+    assert_eq!(post("team/a"), 202, "all are revoked or none");
+    server.signal("-TERM");
+    let (_, log) = server.end();
+    let (_, listed, _) = key(&["list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert!(listed["keys"][0]["last_used"].is_string(), "{listed}");
+    assert!(!log.contains(secret) && !listed.to_string().contains(secret));
+    let server = Serving::start(&data, &["--auth", "--auth-rules", &named]);
+    assert_eq!(key(&["revoke", id]).0, 0);
+    while status(&server, "GET /v2/", &ci) != 401 {}
+    // A user or robot account that is removed takes its keys along.
+    assert_eq!(key(&create).0, 0);
+    assert_eq!(
+        run(tonnage(&["user", "remove", "ci", "--data"]).arg(&data)).0,
+        0
+    );
+    assert_eq!(key(&["list"]).1, "");
 }
 
 /// Guards: options that would leave a registry open by mistake are errors.

@@ -4,8 +4,10 @@
 
 mod acme;
 mod auth;
+mod canary;
 mod cli;
 mod collect;
+mod kubelet;
 mod names;
 mod online;
 mod pushing;
@@ -16,6 +18,7 @@ mod serving;
 mod stopped;
 mod tls;
 mod usage;
+mod whence;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

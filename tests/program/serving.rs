@@ -26,6 +26,19 @@ pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     (code, text(output.stdout), text(output.stderr))
 }
 
+/// Runs a program that reads `input` from standard input.
+pub(crate) fn run_with(command: &mut Command, input: &[u8]) -> (i32, String, String) {
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    // A program that needs no more of it closes it.
+    drop(child.stdin.take().expect("piped").write_all(input));
+    let output = child.wait_with_output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let code = output.status.code().expect("an exit code, not a signal");
+    (code, text(output.stdout), text(output.stderr))
+}
+
 /// A server on a free port; killed when dropped.
 pub(crate) struct Serving {
     pub(crate) child: Child,

@@ -1,6 +1,7 @@
 //! Basics of the API: its support check, errors, request ids, the admin listener, restarts.
 
 use http::Method;
+use tonnage_server::{Locations, ServerOptions};
 use tonnage_tests::client::{chunked, whole};
 use tonnage_tests::registry::TestRegistry;
 
@@ -249,4 +250,37 @@ async fn a_restart_keeps_everything() {
         .await
         .expect(200);
     assert_eq!(answer.body, content(1, 100_000));
+}
+
+/// Guards: headers in which a proxy reports its client, and which any client can send, change no answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn forwarded_headers_are_ignored() {
+    let registry = TestRegistry::with(ServerOptions {
+        locations: Locations::Request,
+        ..ServerOptions::default()
+    });
+    let registry = registry.await;
+    let client = registry.client();
+    let begin = client.call(Method::POST, "/v2/a/blobs/uploads/");
+    let plain = begin.send().await.expect(202);
+    let mut begin = client.call(Method::POST, "/v2/a/blobs/uploads/");
+    for (name, value) in [
+        ("forwarded", "for=10.0.0.1;host=evil.example;proto=https"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-prefix", "/evil"),
+        ("x-forwarded-user", "admin"),
+        ("x-original-url", "/v2/_catalog"),
+        ("x-rewrite-url", "/v2/_catalog"),
+        ("x-http-method-override", "GET"),
+    ] {
+        begin = begin.header(name, value);
+    }
+    let forwarded = begin.send().await.expect(202);
+    let base = format!("http://{}/v2/a/blobs/uploads/", client.address());
+    for answer in [plain, forwarded] {
+        let location = answer.header("location");
+        assert!(location.starts_with(&base), "{location}");
+    }
 }

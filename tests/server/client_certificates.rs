@@ -96,7 +96,7 @@ impl Guarded {
         own.add(&"alice".parse().unwrap(), "password", false)
             .unwrap();
         own.add(&"boss".parse().unwrap(), "password", true).unwrap();
-        let control = AccessControl::open(AccessOptions {
+        let control = AccessControl::open(&AccessOptions {
             own,
             htpasswd: None,
             rules: Some(at("rules.toml")),
@@ -164,7 +164,8 @@ impl Guarded {
         authorization: &str,
     ) -> std::io::Result<(u16, bool)> {
         let path = format!("/v2/{name}/blobs/{}", self.blob);
-        self.get(client, &path, authorization).await
+        let (status, is_resumed, _) = self.get(client, &path, authorization).await?;
+        Ok((status, is_resumed))
     }
 
     async fn get(
@@ -172,7 +173,7 @@ impl Guarded {
         client: &Arc<ClientConfig>,
         path: &str,
         authorization: &str,
-    ) -> std::io::Result<(u16, bool)> {
+    ) -> std::io::Result<(u16, bool, String)> {
         let stream = TcpStream::connect(self.registry.client().address()).await?;
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let connector = TlsConnector::from(Arc::clone(client));
@@ -185,7 +186,9 @@ impl Guarded {
         let text = String::from_utf8_lossy(&answer);
         let status = text.split(' ').nth(1).unwrap().parse().unwrap();
         let kind = stream.get_ref().1.handshake_kind();
-        Ok((status, kind == Some(HandshakeKind::Resumed)))
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        let body = body.to_owned();
+        Ok((status, kind == Some(HandshakeKind::Resumed), body))
     }
 }
 
@@ -225,11 +228,28 @@ async fn certificates_are_users() {
             assert_eq!(pulled, (expected, index > 0), "{certificate:?} {name}");
         }
     }
-    // Only users of the list get tokens.
-    let path = "/token?service=tonnage&scope=repository:by-uri:pull";
-    for (certificate, expected) in [(&app, 401), (&boss, 200)] {
+    // They get tokens, which are worth the same without the certificate.
+    let path = "/token?service=tonnage&offline_token=true&scope=repository:by-uri:pull";
+    for certificate in [&app, &boss] {
         let client = guarded.client(Some(certificate));
-        assert_eq!(guarded.get(&client, path, "").await.unwrap().0, expected);
+        let (status, _, body) = guarded.get(&client, path, "").await.unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert!(status == 200 && answer["refresh_token"].is_null());
+        let bearer = format!(
+            "Authorization: Bearer {}\r\n",
+            answer["token"].as_str().unwrap()
+        );
+        let without = guarded.client(None);
+        for (name, expected) in [("by-uri", 200), ("by-cn", 401)] {
+            let pulled = guarded.pull(&without, name, &bearer).await.unwrap().0;
+            // Who has the right anyway gets another token.
+            let expected = if std::ptr::eq(certificate, &app) && name == "by-cn" {
+                403
+            } else {
+                expected
+            };
+            assert_eq!(pulled, expected, "{certificate:?} {name}");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The distribution API over real sockets, on the real engine. Each test names the clause that it checks; "spec" is
 //! the OCI distribution specification, main branch.
 
+mod access;
 mod authentication;
 mod base;
 mod blobs;
@@ -13,6 +14,7 @@ mod concurrent;
 mod content;
 mod delete;
 mod failures;
+mod guarded;
 mod heads;
 mod large;
 mod leases;
@@ -30,10 +32,13 @@ mod strict;
 mod tags;
 mod takeover;
 mod tls;
+mod tokens;
 mod transport;
 mod unread;
 mod uploads;
+mod whence;
 mod wire;
+mod workloads;
 
 use serde_json::{Value, json};
 use tonnage_engine::{Algorithm, Digest};

@@ -6,7 +6,10 @@ use tonnage_engine::{Algorithm, Digest};
 use tonnage_tests::client::{Answer, Client, chunked, whole};
 use tonnage_tests::registry::TestRegistry;
 
-use crate::{INDEX, LAYER, MANIFEST, descriptor, push_blob, push_layers, put_manifest, sha256};
+use crate::{
+    INDEX, LAYER, MANIFEST, content, descriptor, push_blob, push_image, push_layers, put_manifest,
+    sha256,
+};
 
 async fn put(client: &Client, path: &str, media_type: &str, text: &str) -> Answer {
     let call = client
@@ -476,4 +479,66 @@ async fn tags_move_under_conditions() {
     };
     delete_if(etag(&one)).await.expect(412);
     delete_if(etag(&two)).await.expect(202);
+}
+
+/// Guards: a blob that was not pushed as a manifest is none, whatever its size: it is neither read nor served as one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_is_no_manifest() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let looks_like_one = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
+    push_image(&client, "a", "t", b"layer").await;
+    for layer in [
+        &content(1, 8 << 20)[..],
+        looks_like_one.to_string().as_bytes(),
+    ] {
+        let digest = push_blob(&client, "a", layer).await;
+        let path = format!("/v2/a/manifests/{digest}");
+        client
+            .get(&path)
+            .await
+            .expect_error(404, "MANIFEST_UNKNOWN");
+        client.head(&path).await.expect(404);
+        client
+            .delete(&path)
+            .await
+            .expect_error(404, "MANIFEST_UNKNOWN");
+        client
+            .get(&format!("/v2/a/blobs/{digest}"))
+            .await
+            .expect(200);
+    }
+}
+
+/// Guards: work on nested indexes grows with the number of manifests, and not with the number of ways through them.
+/// Each is named once among what needs a damaged blob.
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_manifests_are_visited_once() {
+    const LEVELS: usize = 24;
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let image = push_image(&client, "a", "image", b"layer").await;
+    let mut below = vec![image];
+    for level in 0..LEVELS {
+        let entries: Vec<_> = below
+            .iter()
+            .map(|digest| json!({"mediaType": MANIFEST, "digest": digest.to_string(), "size": 1}))
+            .collect();
+        let mut made = Vec::new();
+        for side in ["left", "right"] {
+            let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries,
+                "annotations": {"side": side}});
+            let tag = format!("{side}-{level}");
+            made.push(put_manifest(&client, "a", &tag, &index).await);
+        }
+        below = made;
+    }
+    let (layer, view) = (sha256(b"layer"), registry.store.view());
+    let needed = view.read(|view| view.needed_by(&layer, 4 * LEVELS)).await;
+    let needed = needed.unwrap();
+    assert_eq!(
+        (needed.manifests.len(), needed.more),
+        (2 * LEVELS + 1, false)
+    );
+    assert_eq!(needed.tags.len(), 2 * LEVELS + 1);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonnage_server::ServerOptions;
 use tonnage_server::access::{Caller, Decision, Permission, Policy, Verdict};
+use tonnage_tests::client::{Answer, Client, whole};
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{push_blob, sha256};
@@ -101,4 +102,37 @@ async fn nothing_is_mounted_from_unreadable_repositories() {
         .post(&format!("/v2/b/blobs/uploads/?mount={digest}"))
         .await
         .expect(201);
+}
+
+/// Guards: no answer about content that several repositories share names another one of them, or where it is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_name_no_other_repository() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let digest = push_blob(&client, "confidential", b"content").await;
+    let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=confidential");
+    let mut answers = vec![client.post(&mount).await.expect(201)];
+    let path = format!("/v2/b/blobs/{digest}");
+    answers.push(client.get(&path).await.expect(200));
+    answers.push(client.head(&path).await.expect(200));
+    let part = client
+        .call(http::Method::GET, &path)
+        .header("range", "bytes=1-2");
+    answers.push(part.send().await.expect(206));
+    answers.push(push_again(&client, "b", b"content").await);
+    answers.push(client.delete(&path).await.expect(202));
+    answers.push(client.get(&path).await.expect(404));
+    for answer in answers {
+        let seen = format!("{:?} {:?}", answer.headers, answer.body);
+        for word in ["confidential", "segment"] {
+            assert!(!seen.contains(word), "{word} in {seen}");
+        }
+    }
+}
+
+/// Pushes content that is stored already.
+async fn push_again(client: &Client, name: &str, content: &'static [u8]) -> Answer {
+    let path = format!("/v2/{name}/blobs/uploads/?digest={}", sha256(content));
+    let call = client.call(http::Method::POST, &path).body(whole(content));
+    call.send().await.expect(201)
 }

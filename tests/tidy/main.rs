@@ -43,10 +43,11 @@ const ENGINE: [&str; 32] = [
     "fsck",
 ];
 /// The modules of the server, in the same order.
-const SERVER: [&str; 15] = [
+const SERVER: [&str; 16] = [
     "clock",
     "kept_files",
     "tls",
+    "documents",
     "transport",
     "oci",
     "access",
@@ -386,6 +387,34 @@ fn no_invariant_is_checked_in_debug_builds_only() {
         for (path, text) in sources(&top().join(name)) {
             let found = text.contains("debug_assert");
             assert!(!found, "{}: use assert", path.display());
+        }
+    }
+}
+
+/// Guards: every advisory in SECURITY.md names a test, and each of these tests exists.
+#[test]
+fn tests_of_advisories_exist() {
+    let document = fs::read_to_string(top().join("SECURITY.md")).unwrap();
+    let (_, section) = document
+        .split_once("## What other registries taught")
+        .unwrap();
+    let advisories: Vec<&str> = section.split("\n- **").skip(1).collect();
+    assert!(advisories.len() > 20, "{} advisories", advisories.len());
+    for advisory in advisories {
+        let (id, _) = advisory.split_once('.').unwrap();
+        let named = advisory.split('`').filter_map(|word| word.split_once("::"));
+        let named: Vec<(&str, &str)> = named.collect();
+        assert!(!named.is_empty(), "{id} names no test");
+        for (file, name) in named {
+            let text = fs::read_to_string(top().join(file)).expect(file);
+            let before = text.split_once(&format!("fn {name}()"));
+            let (before, _) = before.unwrap_or_else(|| panic!("{id}: {file} has no {name}"));
+            let attribute = before.trim_end().lines().rev().take(2);
+            let is_test = attribute.into_iter().any(|line| {
+                let line = line.trim();
+                line == "#[test]" || line.starts_with("#[tokio::test")
+            });
+            assert!(is_test, "{id}: {name} of {file} is not a test");
         }
     }
 }

@@ -9,9 +9,11 @@ use crate::commands::can::Can;
 use crate::commands::check_config::CheckConfig;
 use crate::commands::collect::{Collect, Compact};
 use crate::commands::config_show::ConfigShow;
+use crate::commands::credential_provider::CredentialProvider;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
 use crate::commands::jobs::Jobs;
+use crate::commands::key::KeyCommand;
 use crate::commands::repair::RepairArguments;
 use crate::commands::repo_delete::RepoDelete;
 use crate::commands::repo_list::RepoList;
@@ -23,6 +25,7 @@ use crate::commands::tag_delete::TagDelete;
 use crate::commands::tag_list::TagList;
 use crate::commands::usage::Usage;
 use crate::commands::user::UserCommand;
+use crate::commands::whence::Whence;
 use crate::exit::Exit;
 
 /// A container and model registry for bare metal, on a storage engine of its own.
@@ -61,12 +64,31 @@ pub(crate) enum Command {
         tonnage user set-password alice --password-stdin"
     )]
     User(UserCommand),
+    /// Make, list and revoke API keys for users and robot accounts; a running server knows at once
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  tonnage key create ci --robot --scope team/*:pull,push --expires 30d\n  \
+        tonnage key list --data /srv/tonnage\n  tonnage key revoke 0123456789abcdef"
+    )]
+    Key(KeyCommand),
     /// Print whether a user may do something in a repository, and which access rule decides
     #[command(
         after_help = "Examples:\n  tonnage can alice push team/app --config /etc/tonnage.toml\n  \
         tonnage can anonymous pull team/app --auth --auth-rules rules.toml"
     )]
     Can(Can),
+    /// Give the kubelet of Kubernetes credentials for the images of a registry
+    ///
+    /// The kubelet runs this command (kubelet credential provider, version v1): it writes a request to standard input
+    /// and reads the response from standard output. If it sends the token of the pod's service account, that is the
+    /// password. No registry gets credentials that --registry does not name. --print-config prints the configuration
+    /// that the kubelet needs.
+    #[command(
+        after_help = "Examples:\n  tonnage credential-provider --registry registry.example:5000 \
+        --print-config --audience registry.example\n  \
+        tonnage credential-provider --registry registry.example --username ci --password-file /etc/tonnage/password"
+    )]
+    CredentialProvider(CredentialProvider),
     /// Print what repositories have, or what a deletion would free
     #[command(
         long_about = "Print what repositories have, or what a deletion would free.\n\n\
@@ -79,6 +101,16 @@ pub(crate) enum Command {
         tonnage usage --if-deleted team/app:v1 --data /srv/tonnage"
     )]
     Usage(Usage),
+    /// Print where the content of a digest comes from: which manifests have it, and who or which build pushed them
+    ///
+    /// The first push of a manifest to a repository is recorded. A build that signed in with a token of its CI or
+    /// cluster leaves the claims of that token, such as its commit and its run; they replace the record of a push
+    /// without any. At most 100 manifests are printed.
+    #[command(after_help = format!(
+        "Examples:\n  tonnage whence sha256:{0:064}\n  \
+        tonnage whence sha256:{0:064} --data /srv/tonnage --json", 0
+    ))]
+    Whence(Whence),
     /// Remove content that nothing references and whose grace is over; the server does it by itself, too
     ///
     /// If the server does the same for another command, this one waits for that. If it does something else of this

@@ -1,7 +1,7 @@
 //! What commands read beside their arguments: passwords and certificates.
 //!
-//! Owns: where each comes from, and its limits. A password comes from standard input, a terminal or a variable, never
-//! from the command line, which others see.
+//! Owns: where each comes from, and its limits. A password comes from standard input, a terminal, a variable or a file,
+//! never from the command line, which others see.
 
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
@@ -18,6 +18,17 @@ pub(crate) fn password_from_stdin() -> Result<String, Failure> {
     let text = read_text(io::stdin().lock());
     let text = text.map_err(|why| usage(format!("the password cannot be read: {why}")))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Reads a password from a file, without the end of its line.
+pub(crate) fn password_from_file(path: &Path) -> Result<String, Failure> {
+    let text = std::fs::File::open(path).and_then(read_text);
+    let at = path.display();
+    let text = text.map_err(|why| usage(format!("--password-file {at} cannot be read: {why}")))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(usage(format!("--password-file {at} has no password"))),
+        password => Ok(password.to_owned()),
+    }
 }
 
 /// Asks for a new password on the terminal, twice.

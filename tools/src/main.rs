@@ -11,6 +11,7 @@ mod exit;
 mod failure;
 mod input;
 mod inspect;
+mod kubelet;
 mod logging;
 mod online;
 mod output;

@@ -241,6 +241,7 @@ fn need(request: &AdminRequest) -> Need {
         | AdminRequest::ListTags(_)
         | AdminRequest::ListUsage(_)
         | AdminRequest::TryDeletion(_)
+        | AdminRequest::Whence(_)
         | AdminRequest::DeleteRepository(_)
         | AdminRequest::DeleteTags(_) => {
             if request.changes_store() {

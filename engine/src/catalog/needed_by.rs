@@ -7,7 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::repository::Repository;
-use super::view::{View, row};
+use super::view::View;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::format::keys;
@@ -31,35 +31,19 @@ impl View {
     pub fn needed_by(&self, digest: &Digest, limit: usize) -> Result<NeededBy> {
         let mut needed = NeededBy {
             repositories: self.holders(digest, limit + 1)?,
+            manifests: self.manifests_with(digest, limit + 1)?,
             ..NeededBy::default()
         };
-        let mut seen = HashSet::new();
-        let mut queue = VecDeque::new();
-        let mut add = |found: Vec<(RepositoryId, Digest)>, queue: &mut VecDeque<_>| {
-            queue.extend(found.into_iter().filter(|manifest| seen.insert(*manifest)));
-        };
-        add(self.manifest_in(digest, limit + 1)?, &mut queue);
-        add(self.parents(digest, limit + 1)?, &mut queue);
-        while let Some((id, manifest)) = queue.pop_front() {
-            if needed.manifests.len() > limit || needed.tags.len() > limit {
+        for (name, manifest) in &needed.manifests {
+            if needed.tags.len() > limit {
                 break;
             }
-            // The rows of a deleted repository have no name.
-            let Some(name) = self.repository_name(id)? else {
+            let Some(repository) = self.repository(name)? else {
                 continue;
             };
-            let repository = Repository::new(self, id);
-            for tag in repository.tags_of(&manifest, limit + 1)? {
-                if repository.tag(&tag)?.is_some() {
-                    needed.tags.push((name.clone(), tag));
-                }
-            }
-            if repository.has_manifest(&manifest)? {
-                needed.manifests.push((name, manifest));
-            }
-            let above = self.parents(&manifest, limit + 1)?;
-            let same = above.into_iter().filter(|(parent_in, _)| *parent_in == id);
-            add(same.collect(), &mut queue);
+            let tags = repository.tags_at(manifest, limit + 1)?;
+            let tags = tags.into_iter().map(|tag| (name.clone(), tag));
+            needed.tags.extend(tags);
         }
         needed.more = needed.repositories.len() > limit
             || needed.manifests.len() > limit
@@ -70,6 +54,37 @@ impl View {
         Ok(needed)
     }
 
+    /// Lists at most `limit` manifests that are a digest or list it, directly or through others of their repository,
+    /// each with its repository. Those that are it come first, and those that list another of them after that one.
+    pub fn manifests_with(&self, digest: &Digest, limit: usize) -> Result<Vec<(String, Digest)>> {
+        let mut manifests = Vec::new();
+        let mut seen = HashSet::new();
+        let mut queue = VecDeque::new();
+        let mut add = |found: Vec<(RepositoryId, Digest)>, queue: &mut VecDeque<_>| {
+            queue.extend(found.into_iter().filter(|manifest| seen.insert(*manifest)));
+        };
+        add(self.manifest_in(digest, limit)?, &mut queue);
+        add(
+            self.parents(digest, &keys::parents(digest), limit)?,
+            &mut queue,
+        );
+        while let Some((id, manifest)) = queue.pop_front() {
+            if manifests.len() == limit {
+                break;
+            }
+            // The rows of a deleted repository have no name.
+            let Some(name) = self.repository_name(id)? else {
+                continue;
+            };
+            if Repository::new(self, id).has_manifest(&manifest)? {
+                manifests.push((name, manifest));
+            }
+            let here = keys::parents_in(&manifest, id);
+            add(self.parents(&manifest, &here, limit)?, &mut queue);
+        }
+        Ok(manifests)
+    }
+
     /// Lists at most `limit` repositories that have a digest as a manifest, each with the digest.
     fn manifest_in(&self, digest: &Digest, limit: usize) -> Result<Vec<(RepositoryId, Digest)>> {
         let prefix = keys::manifest_holders(digest);
@@ -78,15 +93,16 @@ impl View {
         })
     }
 
-    /// Lists at most `limit` manifests that list a digest, each with its repository.
-    fn parents(&self, child: &Digest, limit: usize) -> Result<Vec<(RepositoryId, Digest)>> {
-        let prefix = keys::parents(child);
-        let mut found = Vec::new();
-        for entry in self.state().scan_prefix(&prefix, None).take(limit) {
-            let (key, _) = entry?;
-            found.push(row(&key, keys::parent_after(&key, &prefix))?);
-        }
-        Ok(found)
+    /// Lists at most `limit` manifests that list a digest, each with its repository: those whose keys begin with
+    /// `within`.
+    fn parents(
+        &self,
+        child: &Digest,
+        within: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(RepositoryId, Digest)>> {
+        let all = keys::parents(child);
+        self.collect(within, None, limit, |key, _| keys::parent_after(key, &all))
     }
 }
 

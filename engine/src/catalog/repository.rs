@@ -183,6 +183,18 @@ impl<'a> Repository<'a> {
         self.view.collect(&prefix, None, limit, decode)
     }
 
+    /// Lists tags that point at a manifest, in ASCII order. At most `limit` rows are read; while rows of a deleted
+    /// manifest are removed, some of them are no tags.
+    pub fn tags_at(&self, digest: &Digest, limit: usize) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for tag in self.tags_of(digest, limit)? {
+            if self.tag(&tag)?.is_some() {
+                found.push(tag);
+            }
+        }
+        Ok(found)
+    }
+
     /// Returns whether a tag points at a manifest. Tags that do not count are passed over.
     pub(crate) fn has_live_tag(&self, digest: &Digest) -> Result<bool> {
         let prefix = keys::tagged_prefix(self.id, digest);

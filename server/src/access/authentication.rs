@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::request::Parts;
 
-use super::{Decision, Permission, Refused, TokenScope};
+use super::{Credential, Decision, KeyScope, Permission, Provenance, Refused, TokenScope};
 use crate::transport::front_end::ConnectionFacts;
 
 /// Who sends a request.
@@ -23,6 +23,14 @@ pub struct Caller {
     pub is_admin: bool,
     /// What the token of the request covers; `None` if it has none, so that nothing is restricted.
     pub scope: Option<Arc<TokenScope>>,
+    /// Whether `scope` also grants what it covers, and rules do not decide about it.
+    pub is_granted_by_scope: bool,
+    /// What the API key of the request is limited to; `None` if it has none, or one without limits.
+    pub key_scopes: Option<Arc<[KeyScope]>>,
+    /// To what a token for the caller is bound; `None` for nothing, so that only an anonymous one is issued.
+    pub credential: Option<Credential>,
+    /// Where the credentials come from, if a build has them from another issuer.
+    pub provenance: Option<Arc<Provenance>>,
 }
 
 impl Caller {

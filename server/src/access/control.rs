@@ -8,15 +8,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+
+use super::api_keys::{ApiKeys, cover};
 use super::credentials::CredentialAuthenticator;
-use super::reloaded::ReloadedFile;
-use super::rules::{AccessRules, Right};
-use super::tokens::{IssuedToken, Scope, TokenService};
+use super::login::Login;
+use super::rules::{AccessRules, CurrentRules};
+use super::tokens::{ExternalTokens, IssuedToken, Scope, TokenService};
 use super::users::passwords::Passwords;
-use super::users::{OwnUsers, UserEntry, Users};
-use super::{AccessError, Authenticator, Caller, Decision, Permission, Policy, Refused, Verdict};
+use super::users::{OwnUsers, Users};
+use super::{
+    AccessError, Authenticator, Caller, Credential, Decision, Permission, Policy, Refused, Verdict,
+};
 use crate::kept_files::FileError;
-use crate::oci::RepositoryName;
 
 /// Interval of looks at the files.
 const LOOK: Duration = Duration::from_secs(1);
@@ -35,7 +39,7 @@ pub struct AccessOptions {
 /// Who may do what.
 #[derive(Debug)]
 pub struct AccessControl {
-    passwords: Arc<Passwords>,
+    login: Login,
     tokens: Arc<TokenService>,
     policy: Arc<RulePolicy>,
 }
@@ -43,7 +47,7 @@ pub struct AccessControl {
 /// Issues tokens to who logs in, and to anyone for what needs no credentials.
 #[derive(Debug, Clone)]
 pub struct TokenIssuer {
-    passwords: Arc<Passwords>,
+    login: Login,
     tokens: Arc<TokenService>,
     policy: Arc<RulePolicy>,
 }
@@ -51,25 +55,35 @@ pub struct TokenIssuer {
 /// Decides by the rules.
 #[derive(Debug)]
 struct RulePolicy {
-    rules: Option<Arc<ReloadedFile<AccessRules>>>,
-    none: Arc<AccessRules>,
+    rules: CurrentRules,
 }
 
 impl AccessOptions {
-    /// Returns a user, as the lists have it now.
-    pub fn find_user(&self, name: &str) -> Result<Option<UserEntry>, AccessError> {
-        Ok(Users::open(&self.own, self.htpasswd.clone())?.get(name))
+    /// Returns whether there is a user of this name, with a password.
+    pub fn has_user(&self, name: &str) -> Result<bool, AccessError> {
+        Ok(self.open_users()?.get(name).is_some())
+    }
+
+    /// Returns the caller of this name: a user with a password, a robot account or a workload; `None` if there is none.
+    pub fn find_caller(&self, name: &str) -> Result<Option<Caller>, AccessError> {
+        if let Some(user) = self.open_users()?.get(name) {
+            return Ok(Some(user.caller(name)));
+        }
+        let keys = self.own.keys().list()?;
+        let is_robot = keys.iter().any(|(_, key)| key.is_robot && key.user == name);
+        Ok(is_robot.then(|| Caller {
+            subject: name.to_owned(),
+            ..Caller::default()
+        }))
+    }
+
+    fn open_users(&self) -> Result<Users, FileError> {
+        Users::open(&self.own, self.htpasswd.clone())
     }
 
     /// Returns the rules, as the file has them now.
     pub fn current_rules(&self) -> Result<Arc<AccessRules>, AccessError> {
-        let rules = self.open_rules()?;
-        Ok(rules.map_or_else(Arc::default, |rules| rules.value()))
-    }
-
-    fn open_rules(&self) -> Result<Option<ReloadedFile<AccessRules>>, FileError> {
-        let open = |path: &PathBuf| ReloadedFile::open(path.clone(), false, str::parse);
-        self.rules.as_ref().map(open).transpose()
+        Ok(CurrentRules::open(self.rules.clone())?.get())
     }
 }
 
@@ -81,45 +95,35 @@ impl AccessControl {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn open(options: AccessOptions) -> Result<Self, AccessError> {
-        let rules = options.open_rules()?.map(Arc::new);
-        let users = Users::open(&options.own, options.htpasswd)?;
-        let passwords = Arc::new(Passwords::new(users)?);
+    pub fn open(options: &AccessOptions) -> Result<Self, AccessError> {
+        let rules = CurrentRules::open(options.rules.clone())?;
+        let users = options.open_users()?;
+        let login = Login {
+            passwords: Arc::new(Passwords::new(users)?),
+            api_keys: Arc::new(ApiKeys::open(&options.own.keys())?),
+            workloads: Arc::default(),
+            rules: rules.clone(),
+        };
         let tokens = Arc::new(TokenService::open(options.own.directory())?);
-        let looked_at = (
-            Arc::downgrade(&passwords),
-            rules.as_ref().map(Arc::downgrade),
-            Arc::downgrade(&tokens),
-        );
+        let watched = Watched {
+            passwords: Arc::downgrade(&login.passwords),
+            api_keys: Arc::downgrade(&login.api_keys),
+            rules: rules.clone(),
+            tokens: Arc::downgrade(&tokens),
+        };
         // A thread of its own, because it waits for a disk, and a limit on threads that is reached later must not end
         // it.
         let thread = std::thread::Builder::new().name("tonnage-access".to_owned());
-        let looking = move || {
-            while let (Some(passwords), Some(tokens)) =
-                (looked_at.0.upgrade(), looked_at.2.upgrade())
-            {
-                // A panic is reported by the panic hook, and the next look is another attempt.
-                let look = AssertUnwindSafe(|| {
-                    if let Some(rules) = looked_at.1.as_ref().and_then(Weak::upgrade) {
-                        rules.reload();
-                    }
-                    if let Err(error) = tokens.rotate() {
-                        tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
-                    }
-                    passwords.users().reload();
-                });
-                drop(catch_unwind(look));
-                drop((passwords, tokens));
+        let watching = move || {
+            // A panic is reported by the panic hook, and the next look is another attempt.
+            while catch_unwind(AssertUnwindSafe(|| watched.look())).unwrap_or(true) {
                 std::thread::sleep(LOOK);
             }
         };
-        thread.spawn(looking).map_err(AccessError::Thread)?;
-        let policy = Arc::new(RulePolicy {
-            rules,
-            none: Arc::default(),
-        });
+        thread.spawn(watching).map_err(AccessError::Thread)?;
+        let policy = Arc::new(RulePolicy { rules });
         Ok(Self {
-            passwords,
+            login,
             tokens,
             policy,
         })
@@ -127,14 +131,15 @@ impl AccessControl {
 
     /// Returns whether nobody can log in. A user that is added then can, without another look at the files.
     pub fn has_no_users(&self) -> bool {
-        self.passwords.users().is_empty()
+        self.login.passwords.users().is_empty()
     }
 
     /// Returns what determines who sends a request.
     pub fn authenticator(&self) -> Arc<dyn Authenticator> {
         Arc::new(CredentialAuthenticator {
-            passwords: Arc::clone(&self.passwords),
+            login: self.login.clone(),
             tokens: Arc::clone(&self.tokens),
+            external: ExternalTokens::default(),
         })
     }
 
@@ -146,7 +151,7 @@ impl AccessControl {
     /// Returns what issues tokens.
     pub fn token_issuer(&self) -> TokenIssuer {
         TokenIssuer {
-            passwords: Arc::clone(&self.passwords),
+            login: self.login.clone(),
             tokens: Arc::clone(&self.tokens),
             policy: Arc::clone(&self.policy),
         }
@@ -162,43 +167,91 @@ impl TokenIssuer {
         password: &str,
     ) -> Result<Option<Caller>, Refused> {
         let (name, password) = (name.to_owned(), password.to_owned());
-        self.passwords.log_in(client, name, password).wait().await?
+        self.login.log_in(client, name, password).wait().await?
+    }
+
+    /// Returns whom a refresh token is for; `None` if it is not valid now.
+    pub(crate) fn refresh(&self, token: &str) -> Option<Caller> {
+        let (subject, credential) = self.tokens.verify_refresh(token)?;
+        self.login.holder(&subject, Some(&credential))
     }
 
     /// Returns the part of `wanted` that `caller` may have.
     pub(crate) fn granted(&self, caller: &Caller, wanted: Vec<Scope>) -> Vec<Scope> {
-        let rules = self.policy.rules();
+        let rules = self.policy.rules.get();
         let may_list = !caller.is_anonymous();
-        let has = |right: Right, name: &RepositoryName| rules.has(caller, right, name);
+        let has = |permission: Permission<'_>| {
+            rules.decide(caller, permission) == Verdict::Granted && is_of_key(caller, permission)
+        };
         let granted = wanted
             .into_iter()
             .filter_map(|scope| scope.granted(may_list, has));
         granted.collect()
     }
 
-    /// Issues a token for what was granted to `caller`. Returns `None` if the user is gone.
+    /// Returns whom a workload's token logs in; `None` for nobody.
+    pub(crate) async fn exchange(&self, token: String) -> Result<Option<Caller>, Refused> {
+        let login = self.login.clone();
+        let looking = async move { login.by_token(&token).await };
+        Decision::Pending(looking.boxed()).wait().await?
+    }
+
+    /// Issues a token for what was granted to `caller`.
     pub(crate) fn issue(
         &self,
         caller: &Caller,
         granted: Vec<Scope>,
-    ) -> Result<Option<IssuedToken>, AccessError> {
-        let subject = &caller.subject;
-        if caller.is_anonymous() {
-            return self.tokens.issue(subject, "", granted).map(Some);
-        }
-        let user = self.passwords.users().get(subject);
-        user.map(|user| self.tokens.issue(subject, user.password_id(), granted))
-            .transpose()
+    ) -> Result<IssuedToken, AccessError> {
+        self.tokens.issue(caller, granted)
+    }
+
+    /// Issues a refresh token. Returns `None` for who has nothing to be remembered by.
+    pub(crate) fn issue_refresh(&self, caller: &Caller) -> Result<Option<String>, AccessError> {
+        let issue = |credential: &Credential| {
+            let credential = credential.clone();
+            self.tokens.issue_refresh(&caller.subject, credential)
+        };
+        let lasting = caller.credential.as_ref();
+        let lasting = lasting.filter(|credential| credential.is_lasting());
+        lasting.map(issue).transpose()
     }
 }
 
-impl RulePolicy {
-    fn rules(&self) -> Arc<AccessRules> {
-        match &self.rules {
-            Some(rules) => rules.value(),
-            None => Arc::clone(&self.none),
+/// What is looked at from time to time, as long as a server uses it.
+struct Watched {
+    passwords: Weak<Passwords>,
+    api_keys: Weak<ApiKeys>,
+    rules: CurrentRules,
+    tokens: Weak<TokenService>,
+}
+
+impl Watched {
+    /// Reads files that changed, and writes those that are due. Returns whether to do so again.
+    fn look(&self) -> bool {
+        let (Some(passwords), Some(api_keys), Some(tokens)) = (
+            self.passwords.upgrade(),
+            self.api_keys.upgrade(),
+            self.tokens.upgrade(),
+        ) else {
+            return false;
+        };
+        self.rules.reload();
+        if let Err(error) = tokens.rotate() {
+            tracing::error!(%error, "the key that signs tokens could not be replaced; it stays in use");
         }
+        api_keys.reload();
+        if let Err(error) = api_keys.save_uses() {
+            tracing::warn!(%error, "the last uses of API keys could not be written; they are tried again");
+        }
+        passwords.users().reload();
+        true
     }
+}
+
+/// Returns whether the API key of a request, if it has one, is for this permission.
+fn is_of_key(caller: &Caller, permission: Permission<'_>) -> bool {
+    let scopes = caller.key_scopes.as_deref();
+    scopes.is_none_or(|scopes| cover(scopes, permission))
 }
 
 impl Policy for RulePolicy {
@@ -207,17 +260,17 @@ impl Policy for RulePolicy {
         caller: &'a Caller,
         permission: Permission<'a>,
     ) -> Decision<'a, Verdict> {
-        let verdict = self.rules().decide(caller, permission);
-        let is_covered = caller
-            .scope
-            .as_ref()
-            .is_none_or(|scope| scope.covers(permission));
-        // With another token the same caller may do it.
-        let lacks_scope = verdict == Verdict::Granted && !is_covered;
-        Decision::Ready(if lacks_scope {
-            Verdict::Unauthenticated
-        } else {
-            verdict
-        })
+        let scope = caller.scope.as_ref();
+        let is_covered = scope.is_none_or(|scope| scope.covers(permission));
+        let mut verdict = self.rules.get().decide(caller, permission);
+        if verdict == Verdict::Granted && !is_of_key(caller, permission) {
+            verdict = Verdict::Denied;
+        }
+        // With another token the same caller may do it, or does not learn that nobody may.
+        let is_decided = verdict == Verdict::Denied && !caller.is_granted_by_scope;
+        if !is_covered && !is_decided {
+            verdict = Verdict::Unauthenticated;
+        }
+        Decision::Ready(verdict)
     }
 }

@@ -1,25 +1,26 @@
 //! Credentials in the head of a request: a name with its password (RFC 7617), or a token (RFC 6750). A request without
 //! them has the name of its connection's certificate.
 //!
-//! Owns: [`CredentialAuthenticator`] and its challenges. Refuses: comparing passwords (`users::passwords`) and
-//! verifying tokens (`tokens`).
+//! Owns: [`CredentialAuthenticator`] and its challenges. Refuses: whose they are
+//! (`login`) and verifying tokens (`tokens`).
 //!
 //! The challenge is for a token, because docker pulls without credentials only from a registry that issues tokens to
-//! anyone. Its realm is the path of the token service; the front end makes it a whole address.
+//! anyone. Its realm is the path of the token service, which the front end makes a whole address, or that of another
+//! token service.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderValue, header};
 
-use super::tokens::{SERVICE, Scope, TokenService};
-use super::users::passwords::Passwords;
-use super::{
-    Authenticator, Caller, CallerName, Challenge, ConnectionFacts, Decision, Permission, Refused,
-};
-use crate::tls::ClientName;
+use super::key_sets::KeysUnknown;
+use super::login::Login;
+use super::tokens::{ExternalTokens, SERVICE, Scope, TokenService};
+use super::workloads::claimed_issuer;
+use super::{Authenticator, Caller, Challenge, ConnectionFacts, Decision, Permission, Refused};
 
 /// The path of the token service.
 pub(crate) const TOKEN_PATH: &str = "/token";
@@ -27,13 +28,14 @@ pub(crate) const TOKEN_PATH: &str = "/token";
 /// Passwords and tokens.
 #[derive(Debug)]
 pub(super) struct CredentialAuthenticator {
-    pub(super) passwords: Arc<Passwords>,
+    pub(super) login: Login,
     pub(super) tokens: Arc<TokenService>,
+    pub(super) external: ExternalTokens,
 }
 
 /// What a head says about its sender.
 #[derive(PartialEq, Eq)]
-enum Credentials {
+pub(super) enum Credentials {
     None,
     Password { name: String, password: String },
     Token(String),
@@ -47,84 +49,90 @@ impl Authenticator for CredentialAuthenticator {
         connection: &'a ConnectionFacts,
     ) -> Decision<'a, Result<Caller, Refused>> {
         let (name, password) = match credentials(head) {
-            Credentials::None => return Decision::Ready(Ok(self.by_certificate(connection))),
-            Credentials::Token(token) => {
-                let caller = self.bearer(&token);
-                let refused = || Refused::Unauthenticated(challenge(None, Some("invalid_token")));
-                return Decision::Ready(caller.ok_or_else(refused));
+            Credentials::None => {
+                let name = connection.client_name.as_ref();
+                let caller = name.and_then(|name| self.login.by_certificate(name));
+                return Decision::Ready(Ok(caller.unwrap_or_default()));
             }
+            Credentials::Token(token) => return self.bearer(token),
             Credentials::Password { name, password } => (name, password),
-            Credentials::Invalid => return Decision::Ready(Err(refused())),
+            Credentials::Invalid => return Decision::Ready(Err(self.refused(None))),
         };
-        let logged_in = self.passwords.log_in(connection.client, name, password);
-        logged_in.map(|caller| caller?.ok_or_else(refused))
+        let logged_in = self.login.log_in(connection.client, name, password);
+        logged_in.map(|caller| caller?.ok_or_else(|| self.refused(None)))
     }
 
     fn challenge(&self, permission: Permission<'_>) -> Challenge {
-        challenge(Scope::of(permission), None)
+        self.challenge_for(Scope::of(permission), None)
     }
 }
 
 impl CredentialAuthenticator {
-    /// Returns whom the certificate of a connection names: a user of the list, or any other name, which may be in the
-    /// rules.
-    fn by_certificate(&self, connection: &ConnectionFacts) -> Caller {
-        let name = connection
-            .client_name
-            .as_ref()
-            .and_then(ClientName::current);
-        let Some(Ok(name)) = name.map(str::parse::<CallerName>) else {
-            return Caller::default();
-        };
-        let subject = String::from(name);
-        let user = self.passwords.users().get(&subject);
-        Caller {
-            is_admin: user.is_some_and(|user| user.is_admin),
-            subject,
-            scope: None,
+    /// Returns whom a token is for.
+    fn bearer(&self, token: String) -> Decision<'_, Result<Caller, Refused>> {
+        if let Some(caller) = self.own_bearer(&token) {
+            return Decision::Ready(Ok(caller));
         }
+        let rules = self.login.rules.get();
+        let is_external = rules
+            .token_server()
+            .is_some_and(|server| claimed_issuer(&token).as_ref() == Some(&server.issuer));
+        if !is_external {
+            return Decision::Ready(Err(self.refused(Some("invalid_token"))));
+        }
+        if let Some(caller) = self.external.remembered(&token) {
+            return Decision::Ready(Ok(caller));
+        }
+        let verifying = async move {
+            let Some(server) = rules.token_server() else {
+                return Err(self.refused(None));
+            };
+            let caller = self.external.verify(server, &token).await;
+            // Why its keys are not known is in the log.
+            let caller = caller.map_err(|KeysUnknown| Refused::Unavailable)?;
+            caller.ok_or_else(|| self.refused(Some("invalid_token")))
+        };
+        Decision::Pending(verifying.boxed())
     }
 
-    /// Returns whom a token is for. A user who was removed has no valid token.
-    fn bearer(&self, token: &str) -> Option<Caller> {
+    /// Returns whom a token of this registry is for. A user who was removed has no valid token.
+    fn own_bearer(&self, token: &str) -> Option<Caller> {
         let verified = self.tokens.verify(token)?;
-        let is_admin = if verified.subject.is_empty() {
-            false
-        } else {
-            let user = self.passwords.users().get(&verified.subject)?;
-            // Another password, or another user of the same name, ends the token.
-            if *user.password_id() != *verified.password {
-                return None;
-            }
-            user.is_admin
-        };
+        let credential = verified.credential.as_ref();
+        let holder = self.login.holder(&verified.subject, credential)?;
         Some(Caller {
-            subject: verified.subject.to_string(),
-            is_admin,
-            scope: Some(verified.scope),
+            scope: Some(Arc::clone(&verified.scope)),
+            credential: None,
+            provenance: verified.provenance.clone(),
+            ..holder
         })
     }
-}
 
-fn refused() -> Refused {
-    Refused::Unauthenticated(challenge(None, None))
-}
+    fn refused(&self, error: Option<&str>) -> Refused {
+        Refused::Unauthenticated(self.challenge_for(None, error))
+    }
 
-fn challenge(scope: Option<Scope>, error: Option<&str>) -> Challenge {
-    let mut text = format!("Bearer realm=\"{TOKEN_PATH}\",service=\"{SERVICE}\"");
-    if let Some(scope) = scope {
-        text = format!("{text},scope=\"{scope}\"");
+    fn challenge_for(&self, scope: Option<Scope>, error: Option<&str>) -> Challenge {
+        let rules = self.login.rules.get();
+        let (realm, service) = match rules.token_server() {
+            Some(server) => (&*server.realm, &*server.service),
+            None => (TOKEN_PATH, SERVICE),
+        };
+        let mut text = format!("Bearer realm=\"{realm}\",service=\"{service}\"");
+        if let Some(scope) = scope {
+            text = format!("{text},scope=\"{scope}\"");
+        }
+        if let Some(error) = error {
+            text = format!("{text},error=\"{error}\"");
+        }
+        // Names of repositories have no quotes.
+        let plain = HeaderValue::from_static("Bearer realm=\"/token\",service=\"tonnage\"");
+        Challenge(HeaderValue::try_from(text).unwrap_or(plain))
     }
-    if let Some(error) = error {
-        text = format!("{text},error=\"{error}\"");
-    }
-    // Names of repositories have no quotes.
-    let plain = HeaderValue::from_static("Bearer realm=\"/token\",service=\"tonnage\"");
-    Challenge(HeaderValue::try_from(text).unwrap_or(plain))
 }
 
 /// Reads the credentials of a head. An empty name with an empty password is nobody: some clients send that.
-fn credentials(head: &Parts) -> Credentials {
+pub(super) fn credentials(head: &Parts) -> Credentials {
     let mut values = head.headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Credentials::None;

@@ -20,6 +20,9 @@ pub enum AccessError {
     /// A name is not allowed.
     #[error(transparent)]
     Name(#[from] InvalidUserName),
+    /// There are too many API keys.
+    #[error("there are {0} API keys already; revoke those that are not used")]
+    TooManyKeys(usize),
     /// A thread cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] io::Error),

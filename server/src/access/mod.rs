@@ -7,23 +7,34 @@
 //! Invariant: an [`Authorized`] exists only because a [`Gate`] asked its policy about that very action. Use cases take
 //! the repository from it, so they act on exactly what was allowed.
 
+mod api_keys;
 mod authentication;
 mod control;
+mod credential;
 mod credentials;
 mod decision;
 mod error;
+#[cfg(feature = "fuzz-entry")]
+pub(crate) mod fuzz_entry;
+mod key_sets;
+mod login;
 mod policy;
+mod provenance;
 mod reloaded;
 mod rules;
 mod tokens;
 mod users;
+mod workloads;
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
 
+pub use self::api_keys::{ApiKey, ApiKeySecret, InvalidKeyScope, KeyScope, NewApiKey, OwnKeys};
 pub use self::authentication::{Anonymous, Authenticator, Caller, Challenge};
 pub use self::control::{AccessControl, AccessOptions, TokenIssuer};
+pub use self::credential::Credential;
 pub(crate) use self::credentials::TOKEN_PATH;
 #[cfg(feature = "fuzz-entry")]
 pub(crate) use self::credentials::read as read_credentials;
@@ -33,7 +44,10 @@ pub use self::policy::{
     Action, Delete, GrantAll, ListRepositories, Overwrite, Permission, Ping, Policy, Pull, Push,
     See, Untag, Verdict,
 };
+pub use self::provenance::{PROVENANCE_BYTES_MAX, Provenance};
 pub use self::rules::{AccessRules, Reason, Right, Subject};
+#[cfg(feature = "fuzz-entry")]
+pub use self::tokens::fuzz_entry::FuzzedTokens;
 pub use self::tokens::{InvalidScope, IssuedToken, Scope, TokenScope};
 pub use self::users::{CallerName, InvalidUserName, OwnUsers, UserEntry, UserName};
 use crate::oci::RepositoryName;
@@ -155,4 +169,10 @@ impl Gate {
             Verdict::Unavailable => Err(Refused::Unavailable),
         }
     }
+}
+
+/// Returns the system's time; 0 for a time before 1970.
+fn now_unix_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }

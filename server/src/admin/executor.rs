@@ -16,6 +16,7 @@ use super::stats::{GetStats, get_stats};
 use super::store::{AdminStore, OpenStore};
 use super::tags::{delete_tags, list_tags};
 use super::usage::{list_usage, try_deletion};
+use super::whence::whence;
 
 /// Carries out a request. One that changes the store continues, and is logged, also if the returned future is dropped.
 ///
@@ -94,6 +95,7 @@ async fn dispatch(
         Request::TryDeletion(request) => {
             AdminAnswer::TryDeletion(try_deletion(store, &request).await?)
         }
+        Request::Whence(request) => AdminAnswer::Whence(whence(store, &request).await?),
         Request::ListJobs(ListJobs {}) => AdminAnswer::ListJobs(list_jobs(store.writable()?)),
         Request::ControlJobs(request) => {
             AdminAnswer::ControlJobs(control_jobs(store.writable()?, &request))

@@ -26,6 +26,7 @@ mod stats;
 mod store;
 mod tags;
 mod usage;
+mod whence;
 
 pub use self::collect::{
     CollectedBlob, CollectedGarbage, CollectedManifest, Compacted, GetCollection, StartCollection,
@@ -49,6 +50,8 @@ pub use self::tags::{DeleteTags, DeletedTags, ListTags, TagEntry, TagPage};
 pub use self::usage::{
     DeletionEffect, ListUsage, ManifestReference, TryDeletion, UsageEntry, UsagePage,
 };
+pub use self::whence::{ContentOrigin, ManifestOrigin, Whence};
+pub use crate::registry::PushRecord;
 
 /// Most entries of a page.
 const PAGE_ENTRIES_MAX: usize = 1000;

@@ -16,6 +16,7 @@ use super::started::{JobState, StartedJob};
 use super::stats::{GetStats, Stats};
 use super::tags::{DeleteTags, DeletedTags, ListTags, TagPage};
 use super::usage::{DeletionEffect, ListUsage, TryDeletion, UsagePage};
+use super::whence::{ContentOrigin, Whence};
 
 /// A request with the type of its answer.
 pub trait Operation: Into<AdminRequest> {
@@ -79,6 +80,8 @@ operations! {
     ListUsage => UsagePage,
     /// Finds what a deletion would free.
     TryDeletion => DeletionEffect,
+    /// Finds where the content of a digest comes from.
+    Whence => ContentOrigin,
     /// Starts a cycle of collection.
     StartCollection => StartedJob,
     /// Returns the state of such a cycle.
@@ -109,6 +112,7 @@ impl AdminRequest {
             | Self::ListTags(_)
             | Self::ListUsage(_)
             | Self::TryDeletion(_)
+            | Self::Whence(_)
             | Self::StartCollection(_)
             | Self::GetCollection(_)
             | Self::StartScrub(_)

@@ -7,6 +7,7 @@
 //! is [`tonnage_engine::vocabulary::Digest`].
 
 pub mod error;
+mod json_text;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
@@ -16,6 +17,7 @@ pub mod range;
 pub mod reference;
 
 pub use error::Code;
+pub(crate) use json_text::{cut_to_json_bytes, json_bytes};
 pub use manifest::{Child, Kind, Manifest, ManifestError, Place, stored_annotations};
 pub use media_type::MediaType;
 pub use name::{InvalidName, RepositoryName};

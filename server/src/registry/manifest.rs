@@ -7,7 +7,8 @@
 //!
 //! Invariant: the media type of a manifest does not change while its repository has it, because clients that pulled it
 //! by digest know the type. Repositories do not share the type: the answers of one would reveal the content of
-//! another.
+//! another. The commit compares the attributes with those that were checked. If another push changed them meanwhile,
+//! the new ones are checked.
 //!
 //! Invariant: a manifest has edges to everything that it lists, also to content that does not exist yet (in a sparse
 //! repository, or a non-distributable layer). If that is pushed later, it is referenced at once, so the order of the
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tonnage_engine::vocabulary::{Algorithm, Batch, Change, Digest, ManifestEntry, Require};
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, PushRecord};
 use super::ports::{CommitError, Pinned, RepositoryView};
 use super::{Error, Missing, Precondition, Registry, Result, Shortage, origin};
 use crate::access::{Authorized, Push};
@@ -33,6 +34,9 @@ pub const LARGE_MANIFEST_BYTES: usize = 128 << 10;
 const CHILDREN_PER_YIELD: usize = 64;
 /// Children that are pinned before the task yields: less than a millisecond.
 const PINS_PER_YIELD: usize = 4096;
+/// Attempts at a push while other pushes enter the same manifest. Two changes can happen to one that stays: it is
+/// entered, and a build replaces the record of its push.
+const ATTEMPTS_MAX: usize = 16;
 
 /// A manifest to be pushed.
 #[derive(Debug)]
@@ -126,7 +130,6 @@ impl Registry {
         push: &Authorized<Push>,
         pushed: ManifestPush<'_>,
     ) -> Result<PushedManifest> {
-        let repository = push.repository();
         if pushed.tags.len() > self.limits.tags_per_push {
             return Err(Error::TooManyTags {
                 max: self.limits.tags_per_push,
@@ -135,17 +138,48 @@ impl Registry {
         let (digest, manifest) = read_manifest(&pushed).await?;
         // Pinned before they are looked up, so that what is found stays until the commit.
         let pins = self.pin_children(&manifest).await?;
+        let record = PushRecord::now(push.requester());
+        let mut missing = None;
+        for _ in 0..ATTEMPTS_MAX {
+            let attempt = self.try_push(push, &pushed, (digest, &manifest), record.clone());
+            missing = attempt.await?;
+            if missing.is_some() {
+                break;
+            }
+        }
+        // Others removed and pushed it again and again.
+        let missing = missing.ok_or(Error::PreconditionFailed)?;
+        unpin(pins).await;
+        Ok(PushedManifest {
+            digest,
+            subject: manifest.subject,
+            tags: pushed.tags,
+            missing,
+        })
+    }
+
+    /// Checks and commits a manifest on the newest state. Returns how many of its children are missing, or `None` if
+    /// another push changed its attributes meanwhile.
+    async fn try_push(
+        &self,
+        push: &Authorized<Push>,
+        pushed: &ManifestPush<'_>,
+        (digest, manifest): (Digest, &Manifest),
+        record: PushRecord,
+    ) -> Result<Option<usize>> {
+        let repository = push.repository();
         let found = self.view().await?.repository(repository.as_str()).await?;
         let found = found.as_deref();
-        let (attributes, same_type) = require_type(found, digest, &manifest).await?;
+        let (attributes, same_attributes) =
+            require_attributes(found, digest, manifest, record).await?;
         let sparse = self.is_sparse(repository);
-        let children = self.find_children(found, &manifest, sparse).await?;
+        let children = self.find_children(found, manifest, sparse).await?;
         let missing = children.missing.len();
         if missing > 0 && !sparse {
             return Err(Error::ManifestBlobUnknown(children.missing));
         }
         let mut requires = children.requires;
-        requires.push(same_type);
+        requires.push(same_attributes);
         requires.extend(
             pushed
                 .precondition
@@ -154,13 +188,11 @@ impl Registry {
         );
         requires.extend(require_free(found, &pushed.protected, digest).await?);
 
-        let size = u64::try_from(pushed.bytes.len()).map_err(Error::internal)?;
-        let subject = manifest.subject;
         let entry = ManifestEntry {
             digest,
-            size,
+            size: u64::try_from(pushed.bytes.len()).map_err(Error::internal)?,
             children: children.kept,
-            subject,
+            subject: manifest.subject,
             attributes,
         };
         let staged = self
@@ -180,70 +212,11 @@ impl Registry {
             staged: vec![staged],
             changes,
         };
-        if let Err(error) = self.catalog.commit(batch).await {
-            let media_type = manifest.media_type.as_str();
-            let protected = &pushed.protected;
-            let refusal = self.explain_refusal(repository, digest, media_type, protected, error);
-            return Err(refusal.await);
+        match self.catalog.commit(batch).await {
+            Ok(()) => Ok(Some(missing)),
+            Err(CommitError::Failed(error)) => Err(error),
+            Err(CommitError::Unmet(unmet)) => explain_refusal(unmet, &pushed.protected),
         }
-        unpin(pins).await;
-        Ok(PushedManifest {
-            digest,
-            subject,
-            tags: pushed.tags,
-            missing,
-        })
-    }
-
-    /// Returns why a commit was refused: another request changed something since the view was taken.
-    async fn explain_refusal(
-        &self,
-        repository: &RepositoryName,
-        digest: Digest,
-        media_type: &str,
-        protected: &[Tag],
-        error: CommitError,
-    ) -> Error {
-        let unmet = match error {
-            CommitError::Failed(error) => return error,
-            CommitError::Unmet(unmet) => unmet,
-        };
-        let mut missing = Vec::new();
-        for require in unmet {
-            let (digest, place) = match require {
-                Require::Linked(digest) | Require::Stored(digest) => (digest, Place::Blob),
-                Require::Manifest(digest) => (digest, Place::Manifest),
-                Require::Attributes { .. } => {
-                    let again = self.recheck_type(repository, digest, media_type).await;
-                    // Unless it was removed again.
-                    return again.err().unwrap_or(Error::PreconditionFailed);
-                }
-                Require::Tag { tag, .. } if protected.iter().any(|one| one.as_str() == tag) => {
-                    return Error::TagProtected(tag);
-                }
-                Require::Tag { .. } | Require::TagExists(_) => return Error::PreconditionFailed,
-                Require::Repository | Require::LinkedIn { .. } => {
-                    return Error::internal(format!(
-                        "a commit was refused for {require:?}, which it did not require"
-                    ));
-                }
-            };
-            missing.push(Missing { digest, place });
-        }
-        Error::ManifestBlobUnknown(missing)
-    }
-
-    async fn recheck_type(
-        &self,
-        repository: &RepositoryName,
-        digest: Digest,
-        media_type: &str,
-    ) -> Result<()> {
-        let known = match self.view().await?.repository(repository.as_str()).await? {
-            Some(repository) => repository.manifest(digest).await?,
-            None => None,
-        };
-        known.map_or(Ok(()), |known| check_type(digest, &known, media_type))
     }
 
     /// Returns whether manifests of the repository may list content that it lacks.
@@ -333,13 +306,44 @@ async fn unpin(pins: Vec<Pinned>) {
     }
 }
 
-/// Returns the attributes of a manifest, and a precondition that the repository does not have it with another type.
-async fn require_type(
+/// Returns why a commit was refused: another request changed something since the view was taken. `Ok` if it is another
+/// push of the manifest, which is no reason to fail.
+fn explain_refusal(unmet: Vec<Require>, protected: &[Tag]) -> Result<Option<usize>> {
+    if unmet
+        .iter()
+        .any(|require| matches!(require, Require::Attributes { .. }))
+    {
+        return Ok(None);
+    }
+    let mut missing = Vec::new();
+    for require in unmet {
+        let (digest, place) = match require {
+            Require::Linked(digest) | Require::Stored(digest) => (digest, Place::Blob),
+            Require::Manifest(digest) => (digest, Place::Manifest),
+            Require::Tag { tag, .. } if protected.iter().any(|one| one.as_str() == tag) => {
+                return Err(Error::TagProtected(tag));
+            }
+            Require::Tag { .. } | Require::TagExists(_) => return Err(Error::PreconditionFailed),
+            Require::Repository | Require::LinkedIn { .. } | Require::Attributes { .. } => {
+                return Err(Error::internal(format!(
+                    "a commit was refused for {require:?}, which it did not require"
+                )));
+            }
+        };
+        missing.push(Missing { digest, place });
+    }
+    Err(Error::ManifestBlobUnknown(missing))
+}
+
+/// Returns the attributes of a manifest, and a precondition that the repository does not have it with others than
+/// were checked: another type fails.
+async fn require_attributes(
     repository: Option<&dyn RepositoryView>,
     digest: Digest,
     manifest: &Manifest,
+    record: PushRecord,
 ) -> Result<(Bytes, Require)> {
-    let attributes = Attributes {
+    let types = Attributes {
         media_type: manifest.media_type.to_string(),
         artifact_type: manifest.artifact_type.clone(),
     };
@@ -348,13 +352,13 @@ async fn require_type(
         None => None,
     };
     if let Some(known) = &known {
-        check_type(digest, known, &attributes.media_type)?;
+        check_type(digest, known, &types.media_type)?;
     }
-    let attributes = attributes.encode()?;
-    let seen = known.map_or_else(|| attributes.clone(), |known| known.attributes);
+    let known = known.map(|known| known.attributes);
+    let attributes = types.encode(&record.or_known(known.as_deref()))?;
     let require = Require::Attributes {
         digest,
-        attributes: seen,
+        attributes: known.unwrap_or_else(|| attributes.clone()),
     };
     Ok((attributes, require))
 }

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonnage_engine::vocabulary::Origin;
 
+pub use attributes::PushRecord;
 #[cfg(feature = "fuzz-entry")]
 pub use attributes::read_attributes;
 pub use error::{Error, Missing, Result, Shortage};

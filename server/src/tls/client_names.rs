@@ -139,6 +139,11 @@ impl ClientName {
         let is_valid = i64::try_from(now).is_ok_and(|now| now <= self.end_unix_s);
         is_valid.then_some(&*self.name)
     }
+
+    /// Returns the last second in which the certificate is valid, in Unix time.
+    pub(crate) fn until_unix_s(&self) -> u64 {
+        u64::try_from(self.end_unix_s).unwrap_or_default()
+    }
 }
 
 /// That a certificate has a kind of name, and it cannot be used.

@@ -6,7 +6,7 @@
 //!
 //! | module | decodes |
 //! |---|---|
-//! | [`words`] [`ranges`] [`request`] [`manifest`] | what a client sends |
+//! | [`words`] [`ranges`] [`request`] [`manifest`] [`credentials`] [`tokens`] [`scopes`] | what a client sends |
 //! | [`headers`] [`journal`] [`upload`] [`run`](mod@run) [`rows`] | structures on disk |
 //! | [`store`] | a whole store with some bytes changed |
 //!
@@ -15,6 +15,7 @@
 //! A checksum that a fuzzer would have to guess protects each decoder of bytes on disk. So each of these targets can
 //! compute the right checksums of its input ([`seal`]), and the input decides whether it does.
 
+pub mod credentials;
 pub mod go_json;
 pub mod headers;
 pub mod input;
@@ -25,8 +26,10 @@ pub mod ranges;
 pub mod request;
 pub mod rows;
 pub mod run;
+pub mod scopes;
 pub mod seal;
 pub mod store;
+pub mod tokens;
 pub mod upload;
 pub mod words;
 
@@ -60,12 +63,19 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All targets; those whose input any client can send come first.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 13] = [
     target("words", words::run),
     target("ranges", ranges::run),
     target("request", request::run),
     // A list of descriptors takes several times its bytes (`docs/evidence.md`, "The largest manifest").
     target("manifest", manifest::run),
+    target("credentials", credentials::run),
+    target("scopes", scopes::run),
+    Target {
+        // The keys, which the first input makes.
+        memory_bytes: 1 << 20,
+        ..target("tokens", tokens::run)
+    },
     target("headers", headers::run),
     Target {
         // An open store, and a block of 4 KiB for each frame that is built.

@@ -105,21 +105,19 @@ fn caller(
         return Ok(Caller::default());
     }
     let found = access
-        .find_user(name)
+        .find_caller(name)
         .map_err(|error| access_failure(&error))?;
-    let is_admin = match found {
-        Some(user) => user.is_admin,
-        None if may_have_certificate && name.parse::<CallerName>().is_ok() => false,
+    match found {
+        Some(found) => Ok(found),
+        None if may_have_certificate && name.parse::<CallerName>().is_ok() => Ok(Caller {
+            subject: name.to_owned(),
+            ..Caller::default()
+        }),
         None => {
             let what = format!("there is no user {name}");
-            return Err(Failure::new(Exit::NotFound, what).hint(
+            Err(Failure::new(Exit::NotFound, what).hint(
                 "for requests without credentials, write anonymous; names in client certificates need --tls-client-ca",
-            ));
+            ))
         }
-    };
-    Ok(Caller {
-        subject: name.to_owned(),
-        is_admin,
-        ..Caller::default()
-    })
+    }
 }

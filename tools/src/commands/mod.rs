@@ -7,9 +7,11 @@ pub(crate) mod can;
 pub(crate) mod check_config;
 pub(crate) mod collect;
 pub(crate) mod config_show;
+pub(crate) mod credential_provider;
 pub(crate) mod fsck;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
+pub(crate) mod key;
 pub(crate) mod repair;
 pub(crate) mod repo_delete;
 pub(crate) mod repo_list;
@@ -21,6 +23,7 @@ pub(crate) mod tag_delete;
 pub(crate) mod tag_list;
 pub(crate) mod usage;
 pub(crate) mod user;
+pub(crate) mod whence;
 
 use crate::cli::{Cli, Command, ConfigCommand, RepoCommand, TagCommand};
 use crate::exit::Exit;
@@ -36,8 +39,11 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Tag(TagCommand::List(arguments)) => tag_list::run(&arguments),
         Command::Tag(TagCommand::Delete(arguments)) => tag_delete::run(&arguments),
         Command::User(command) => user::run(&command),
+        Command::Key(command) => key::run(&command),
         Command::Can(arguments) => can::run(&arguments),
+        Command::CredentialProvider(arguments) => credential_provider::run(&arguments),
         Command::Usage(arguments) => usage::run(&arguments),
+        Command::Whence(arguments) => whence::run(&arguments),
         Command::Collect(arguments) => collect::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use tonnage_server::admin::{GetRepair, PlanRepair, PlannedRepair, RepairedStore, StartRepair};
-use tonnage_server::outgoing::{RegistryAddress, RegistryCredentials, Secret};
+use tonnage_server::outgoing::{InvalidAddress, RegistryAddress, RegistryCredentials, Secret};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -23,8 +23,9 @@ const PASSWORD: &str = "TONNAGE_REPAIR_PASSWORD";
 #[derive(Debug, clap::Args)]
 pub(crate) struct RepairArguments {
     /// The registry to fetch from, optionally with a path before the names of repositories
+    // Not parsed by clap, which quotes what is wrong: it may have a password.
     #[arg(long, value_name = "URL")]
-    from: RegistryAddress,
+    from: String,
     /// User name at that registry; the password is in the variable `TONNAGE_REPAIR_PASSWORD`, or see --password-stdin
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
@@ -49,9 +50,13 @@ pub(crate) struct RepairArguments {
 
 /// Repairs, and waits for the end.
 pub(crate) fn run(arguments: &RepairArguments) -> Result<Exit, Failure> {
+    let from: RegistryAddress = arguments
+        .from
+        .parse()
+        .map_err(|why: InvalidAddress| Failure::new(Exit::Usage, format!("--from: {why}")))?;
     let mut target = Target::find(&arguments.target)?;
     let start = StartRepair {
-        from: arguments.from.clone(),
+        from,
         credentials: credentials(arguments)?,
         authorities: arguments
             .ca

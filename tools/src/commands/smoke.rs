@@ -194,6 +194,11 @@ fn report(arguments: &Smoke, options: &SmokeOptions, recorder: &Recorder) -> Res
 /// Parses an address that a user typed into `scheme://host:port`.
 fn base_of(url: &str) -> Result<String, Failure> {
     let usage = |what: String| Failure::new(Exit::Usage, what);
+    // It is not quoted: what precedes the @ may be a password.
+    if url.contains('@') {
+        let what = "the address has a user name; use --username and --password-stdin";
+        return Err(usage(what.to_owned()));
+    }
     let typed = if url.contains("://") {
         url.to_owned()
     } else {
@@ -206,10 +211,8 @@ fn base_of(url: &str) -> Result<String, Failure> {
     if !["http", "https"].contains(&scheme) {
         return Err(usage(format!("{url}: write http:// or https://")));
     }
-    let Some(authority) = uri.authority().filter(|a| !a.as_str().contains('@')) else {
-        return Err(usage(format!(
-            "{url} has no host, or has credentials, which smoke does not support"
-        )));
+    let Some(authority) = uri.authority() else {
+        return Err(usage(format!("{url} has no host")));
     };
     if !matches!(uri.path(), "" | "/") {
         return Err(usage(format!(

@@ -50,7 +50,7 @@ pub(super) fn open(auth: &AuthConfig, data: &Path) -> Result<Option<Access>, Fai
 }
 
 fn opened(options: &AccessOptions) -> Result<Access, AccessError> {
-    let control = AccessControl::open(options.clone())?;
+    let control = AccessControl::open(options)?;
     let first_admin = if control.has_no_users() {
         let password = random_password().ok_or(AccessError::Randomness)?;
         options.own.add(&FIRST_ADMIN.parse()?, &password, true)?;
@@ -83,6 +83,7 @@ pub(crate) fn failure(error: &AccessError) -> Failure {
         AccessError::File(FileError::Unusable { .. })
         | AccessError::Password
         | AccessError::UserExists(_)
+        | AccessError::TooManyKeys(_)
         | AccessError::Name(_) => Exit::Usage,
         AccessError::File(FileError::Io { .. })
         | AccessError::Randomness

@@ -8,7 +8,10 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::{AccessRules, Right, Rule, Subject, TagPattern};
+use super::issuers::{self, IssuerTable, TokenServerTable};
+use super::rule::{Rule, RulesByPattern, TagPattern};
+use super::values::{OneOrMany, parse};
+use super::{AccessRules, Right, Subject};
 use crate::access::{CallerName, UserName};
 use crate::oci::{RepositoryPattern, Tag};
 
@@ -21,6 +24,9 @@ struct RulesFile {
     groups: BTreeMap<String, Vec<String>>,
     #[serde(default, rename = "rule")]
     rules: Vec<RuleTable>,
+    #[serde(default, rename = "issuer")]
+    issuers: Vec<IssuerTable>,
+    token_service: Option<TokenServerTable>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,18 +47,11 @@ struct RuleTable {
     immutable_tags: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
 impl FromStr for AccessRules {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let file: RulesFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: RulesFile = toml::from_str(text).map_err(|error| mistake(text, &error))?;
         let mut groups = BTreeMap::new();
         for (group, names) in file.groups {
             let group: UserName = parse(&group, "groups")?;
@@ -64,37 +63,38 @@ impl FromStr for AccessRules {
         }
         let mut all = Self {
             admins: subjects(&file.admins, &groups, "admins")?,
-            rules: Vec::new(),
+            rules: RulesByPattern::default(),
             groups,
+            issuers: issuers::read(file.issuers)?,
+            token_server: file.token_service.map(TokenServerTable::read).transpose()?,
         };
         // Else everyone who reaches the registry could do everything.
         if all.admins.iter().any(|who| matches!(who, Subject::Anyone)) {
             return Err("admins: anyone cannot be an admin".to_owned());
         }
         for table in file.rules {
-            all.add(&table)?;
+            all.add(table)?;
         }
         Ok(all)
     }
 }
 
+/// Describes a mistake without the line that it is in: a file with secrets may have been named instead of this one.
+fn mistake(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(0, |before| before.matches('\n').count()) + 1;
+    format!("line {line}: {}", error.message())
+}
+
 impl AccessRules {
-    fn add(&mut self, table: &RuleTable) -> Result<(), String> {
-        let patterns = match &table.repositories {
-            OneOrMany::One(one) => vec![one.clone()],
-            OneOrMany::Many(many) => many.clone(),
-        };
+    fn add(&mut self, table: RuleTable) -> Result<(), String> {
+        let patterns = table.repositories.into_vec();
         if patterns.is_empty() {
             return Err("rule: repositories is empty".to_owned());
         }
         for text in &patterns {
             let place = format!("rule for {text}");
             let pattern: RepositoryPattern = parse(text, "rule: repositories")?;
-            if self.rules.iter().any(|rule| rule.pattern == pattern) {
-                return Err(format!(
-                    "{place}: there is another one; write one rule for both"
-                ));
-            }
             let given = [
                 (Right::Pull, &table.pull),
                 (Right::Push, &table.push),
@@ -123,11 +123,16 @@ impl AccessRules {
                 Ok(TagPattern(text.clone()))
             });
             let immutable_tags = tags.collect::<Result<_, String>>()?;
-            self.rules.push(Rule {
+            let is_first = self.rules.add(Rule {
                 pattern,
                 rights,
                 immutable_tags,
             });
+            if !is_first {
+                return Err(format!(
+                    "{place}: there is another one; write one rule for both"
+                ));
+            }
         }
         Ok(())
     }
@@ -151,14 +156,6 @@ fn subjects(
         subjects.push(subject);
     }
     Ok(subjects)
-}
-
-fn parse<T: FromStr>(text: &str, place: &str) -> Result<T, String>
-where
-    T::Err: ToString,
-{
-    text.parse()
-        .map_err(|error: T::Err| format!("{place}: {}", error.to_string()))
 }
 
 #[cfg(test)]
@@ -195,7 +192,7 @@ mod tests {
                 "[[rule]]\nrepositories = 'a'\nadmin = ['anyone']",
                 "rule for a: admin: anyone cannot",
             ),
-            ("admins = [1]", "admins"),
+            ("admins = [1]", "line 1: invalid type"),
             ("[groups]\nops = ['anyone']", "group ops"),
             (
                 "[groups]\nops = ['spiffe://a']",

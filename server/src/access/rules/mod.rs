@@ -5,16 +5,24 @@
 //! Invariants: what no rule allows is denied. One rule decides about a repository: the one with the longest pattern.
 //! The name of a user, a group or a repository has no meaning of its own.
 
+mod current;
 mod file;
+mod issuers;
+mod rule;
 mod subjects;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+pub(super) use self::current::CurrentRules;
+use self::rule::{Rule, RulesByPattern};
 pub use self::subjects::Subject;
+use super::tokens::TokenServer;
+use super::workloads::Issuer;
 use super::{Caller, Permission, Verdict};
-use crate::oci::{RepositoryName, RepositoryPattern, Tag};
+use crate::oci::{RepositoryName, Tag};
 
 /// What a rule allows to somebody. In this order, so that a later one includes those before it, but for `Delete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,12 +56,27 @@ impl Right {
     }
 
     /// Returns whether who has `self` also has `other`.
-    fn includes(self, other: Self) -> bool {
+    pub(super) fn includes(self, other: Self) -> bool {
         match self {
             Self::Admin => true,
             Self::Delete => other == Self::Delete,
             Self::Pull | Self::Push | Self::Overwrite => other <= self,
         }
+    }
+}
+
+impl Right {
+    /// Returns the right that a permission needs, and where; `None` if it is about no repository.
+    pub(super) fn needed(permission: Permission<'_>) -> Option<(Self, &RepositoryName)> {
+        Some(match permission {
+            Permission::Ping | Permission::ListRepositories => return None,
+            Permission::Pull(repository) | Permission::See(repository) => (Self::Pull, repository),
+            Permission::Push(repository) => (Self::Push, repository),
+            Permission::Overwrite(repository, _) => (Self::Overwrite, repository),
+            Permission::Delete(repository) | Permission::Untag(repository, _) => {
+                (Self::Delete, repository)
+            }
+        })
     }
 }
 
@@ -71,29 +94,9 @@ impl FromStr for Right {
 pub struct AccessRules {
     groups: BTreeMap<String, BTreeSet<String>>,
     admins: Vec<Subject>,
-    rules: Vec<Rule>,
-}
-
-/// The rule for the repositories of a pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule {
-    pattern: RepositoryPattern,
-    /// Who has which right.
-    rights: Vec<(Right, Vec<Subject>)>,
-    immutable_tags: Vec<TagPattern>,
-}
-
-/// A pattern of tags: a tag, or the beginning of tags with `*`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct TagPattern(String);
-
-impl TagPattern {
-    fn matches(&self, tag: &Tag) -> bool {
-        match self.0.strip_suffix('*') {
-            Some(prefix) => tag.as_str().starts_with(prefix),
-            None => self.0 == tag.as_str(),
-        }
-    }
+    rules: RulesByPattern,
+    issuers: Vec<Issuer>,
+    token_server: Option<TokenServer>,
 }
 
 /// A decision, and why it was made.
@@ -118,7 +121,7 @@ impl AccessRules {
         if self.is_admin(caller) {
             return reason(true, "an admin may do everything".to_owned());
         }
-        let Some(rule) = self.rule(repository) else {
+        let Some(rule) = self.rules.of(repository) else {
             return reason(false, format!("no rule is for {repository}"));
         };
         let pattern = &rule.pattern;
@@ -150,31 +153,42 @@ impl AccessRules {
         self.explain(caller, Right::Overwrite, repository)
     }
 
+    /// Returns the issuers whose tokens are accepted.
+    pub(super) fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
+    /// Returns the other token service, if clients get tokens there.
+    pub(super) fn token_server(&self) -> Option<&TokenServer> {
+        self.token_server.as_ref()
+    }
+
     /// Returns whether `caller` has a right in a repository.
-    pub(super) fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
+    fn has(&self, caller: &Caller, right: Right, repository: &RepositoryName) -> bool {
         self.is_admin(caller)
             || self
-                .rule(repository)
+                .rules
+                .of(repository)
                 .is_some_and(|rule| self.granted_by(rule, caller, right).is_some())
     }
 
     /// Decides about a permission.
     pub(super) fn decide(&self, caller: &Caller, permission: Permission<'_>) -> Verdict {
-        let granted = match permission {
+        if caller.is_granted_by_scope {
+            // Whether the scope covers it is another question.
+            let is_kept = self.keeps_tag(permission);
+            return if is_kept {
+                Verdict::Denied
+            } else {
+                Verdict::Granted
+            };
+        }
+        let granted = match Right::needed(permission) {
             // A client learns from the answer to a ping whether it has to send credentials, so nobody is anonymous
             // there. A list has only what its reader may pull.
-            Permission::Ping | Permission::ListRepositories => !caller.is_anonymous(),
-            Permission::Pull(repository) | Permission::See(repository) => {
-                self.has(caller, Right::Pull, repository)
-            }
-            Permission::Push(repository) => self.has(caller, Right::Push, repository),
-            Permission::Delete(repository) => self.has(caller, Right::Delete, repository),
-            Permission::Overwrite(repository, tag) => {
-                !self.is_immutable(repository, tag)
-                    && self.has(caller, Right::Overwrite, repository)
-            }
-            Permission::Untag(repository, tag) => {
-                !self.is_immutable(repository, tag) && self.has(caller, Right::Delete, repository)
+            None => !caller.is_anonymous(),
+            Some((right, repository)) => {
+                !self.keeps_tag(permission) && self.has(caller, right, repository)
             }
         };
         match granted {
@@ -188,23 +202,29 @@ impl AccessRules {
         caller.is_admin || self.admins.iter().any(|subject| self.is(caller, subject))
     }
 
+    /// Returns whether a permission is to change a tag that nobody may change.
+    fn keeps_tag(&self, permission: Permission<'_>) -> bool {
+        match permission {
+            Permission::Overwrite(repository, tag) | Permission::Untag(repository, tag) => {
+                self.is_immutable(repository, tag)
+            }
+            Permission::Ping
+            | Permission::ListRepositories
+            | Permission::See(_)
+            | Permission::Pull(_)
+            | Permission::Push(_)
+            | Permission::Delete(_) => false,
+        }
+    }
+
     /// Returns whether nobody may point this tag at something else.
     fn is_immutable(&self, repository: &RepositoryName, tag: &Tag) -> bool {
-        let rule = self.rule(repository);
+        let rule = self.rules.of(repository);
         rule.is_some_and(|rule| {
             rule.immutable_tags
                 .iter()
                 .any(|pattern| pattern.matches(tag))
         })
-    }
-
-    /// Returns the rule for a repository: the one with the longest pattern.
-    fn rule(&self, repository: &RepositoryName) -> Option<&Rule> {
-        let matching = self
-            .rules
-            .iter()
-            .filter(|rule| rule.pattern.matches(repository));
-        matching.max_by_key(|rule| (rule.pattern.name().is_some(), rule.pattern.prefix().len()))
     }
 
     /// Returns by which right, and as whom, `caller` has a right.

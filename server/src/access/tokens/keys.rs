@@ -21,7 +21,7 @@ use crate::access::users::secret_place;
 use crate::kept_files::{self, FileError, SECRET};
 
 /// How long a key signs.
-const SIGNS: Duration = Duration::from_hours(30 * 24);
+pub(super) const SIGNS: Duration = Duration::from_hours(30 * 24);
 /// Keys that are kept: the one that signs, and the one before.
 const KEPT: usize = 2;
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Permission, Right};
+use crate::access::Permission;
 use crate::oci::RepositoryName;
 
 /// Most actions of a scope that are looked at; there are four.
@@ -80,11 +80,11 @@ impl Scope {
         })
     }
 
-    /// Returns the part of the scope that may be granted, as `has` says of each right; `None` if that is nothing.
+    /// Returns the part of the scope that may be granted, as `has` says of each permission; `None` if that is nothing.
     pub(in crate::access) fn granted(
         self,
         may_list: bool,
-        has: impl Fn(Right, &RepositoryName) -> bool,
+        has: impl Fn(Permission<'_>) -> bool,
     ) -> Option<Self> {
         let actions: Vec<String> = match &*self.kind {
             "registry" if self.name == "catalog" && may_list => {
@@ -94,16 +94,16 @@ impl Scope {
             "repository" => {
                 let name: RepositoryName = self.name.parse().ok()?;
                 let all = self.actions.iter().any(|action| action == "*");
-                let rights = [
-                    ("pull", Right::Pull),
-                    ("push", Right::Push),
-                    ("delete", Right::Delete),
+                let possible = [
+                    ("pull", Permission::Pull(&name)),
+                    ("push", Permission::Push(&name)),
+                    ("delete", Permission::Delete(&name)),
                 ];
-                let wanted = rights.into_iter().filter(|(action, _)| {
+                let wanted = possible.into_iter().filter(|(action, _)| {
                     all || self.actions.iter().any(|wanted| wanted == action)
                 });
                 wanted
-                    .filter(|(_, right)| has(*right, &name))
+                    .filter(|(_, permission)| has(*permission))
                     .map(|(action, _)| action.to_owned())
                     .collect()
             }
@@ -160,6 +160,7 @@ fn needed(permission: Permission<'_>) -> Option<(&'static str, &str, &'static st
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Right;
 
     /// Guards: the grammar: the type ends at the first colon, the actions begin after the last; and what is granted is
     /// the part that is asked for and allowed.
@@ -184,7 +185,9 @@ mod tests {
             assert_eq!(parse(wrong), Err(InvalidScope), "{wrong}");
         }
         let granted = |text: &str, rights: &[Right]| {
-            let has = |right: Right, _: &RepositoryName| rights.contains(&right);
+            let has = |permission: Permission<'_>| {
+                Right::needed(permission).is_some_and(|(right, _)| rights.contains(&right))
+            };
             parse(text)
                 .unwrap()
                 .granted(false, has)
@@ -215,7 +218,7 @@ mod tests {
             assert_eq!(granted(text, rights).as_deref(), expected, "{text}");
         }
         let catalog = parse("registry:catalog:*").unwrap();
-        assert!(catalog.granted(true, |_, _| false).is_some());
+        assert!(catalog.granted(true, |_| false).is_some());
     }
 
     /// Guards: a token covers exactly what it names.

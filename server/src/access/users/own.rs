@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use tonnage_engine::{Algorithm, Digest};
 
 use super::{ByName, UserName};
-use crate::access::AccessError;
+use crate::access::api_keys::OwnKeys;
+use crate::access::{AccessError, Caller, Credential};
 use crate::kept_files::{self, FileError, SECRET};
 
 /// Cost of bcrypt for new passwords: about 0.2 s.
@@ -67,6 +68,16 @@ impl UserEntry {
     /// Returns a text that differs for every password and user, and from which neither can be found.
     pub(in crate::access) fn password_id(&self) -> &str {
         &self.password_id
+    }
+
+    /// Returns the caller who logged in as this user, whose name is `name`.
+    pub(in crate::access) fn caller(&self, name: &str) -> Caller {
+        Caller {
+            subject: name.to_owned(),
+            is_admin: self.is_admin,
+            credential: Some(Credential::Password((*self.password_id).into())),
+            ..Caller::default()
+        }
     }
 
     pub(super) fn cost(&self) -> u32 {
@@ -150,6 +161,11 @@ impl OwnUsers {
         self.path.parent().unwrap_or(&self.path)
     }
 
+    /// Returns the list of API keys of the same registry.
+    pub fn keys(&self) -> OwnKeys {
+        OwnKeys::within(self.directory())
+    }
+
     /// Lists the users by name.
     pub fn list(&self) -> Result<Vec<(String, UserEntry)>, AccessError> {
         Ok(self.read()?.into_iter().collect())
@@ -197,9 +213,12 @@ impl OwnUsers {
         Ok(UserEntry::new(&hash, is_admin).map_err(|why| FileError::unusable(&self.path, why))?)
     }
 
-    /// Removes a user. Returns whether there was one.
+    /// Removes a user, or a robot account, with all API keys. Returns whether there was one.
     pub fn remove(&self, name: &str) -> Result<bool, AccessError> {
-        self.change(|users| users.remove(name).is_some())
+        // Before the user, so that a stop in between leaves no key of a user who is gone.
+        let keys = self.keys().revoke_all(name)?;
+        let had_user = self.change(|users| users.remove(name).is_some())?;
+        Ok(had_user || keys > 0)
     }
 
     fn read(&self) -> Result<ByName, FileError> {

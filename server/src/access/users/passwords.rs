@@ -95,7 +95,7 @@ impl Passwords {
         let until = right.get_mut(&proof).filter(|until| now < **until)?;
         *until = now + REMEMBERED;
         drop(right);
-        Some(caller(name, &user))
+        Some(user.caller(name))
     }
 
     /// Compares a password. Returns the caller, if it is right.
@@ -105,23 +105,32 @@ impl Passwords {
         name: String,
         password: String,
     ) -> Result<Option<Caller>, Refused> {
-        let is_known = self.is_known(client);
         let this = Arc::clone(&self);
         let (wanted, typed) = (name.clone(), password.clone());
         let compare =
             move || this.remembered(&wanted, &typed).is_some() || this.is_right(&wanted, &typed);
-        match self.comparisons.run(client, is_known, compare).await {
-            Ok(true) => {
-                self.remember(client);
-                // It was removed in between, if it is not remembered.
-                Ok(self.remembered(&name, &password))
-            }
-            Ok(false) => Ok(None),
-            Err(Busy) => {
-                tracing::debug!("a login was refused: too many passwords wait to be compared");
-                Err(Refused::Unavailable)
-            }
+        if !self.in_turn(client, compare).await? {
+            return Ok(None);
         }
+        self.remember(client);
+        // It was removed in between, if it is not remembered.
+        Ok(self.remembered(&name, &password))
+    }
+
+    /// Runs a part of a login that takes time, when it is the turn of `client`.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`] if too many logins wait.
+    pub(in crate::access) async fn in_turn(
+        &self,
+        client: IpAddr,
+        work: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<bool, Refused> {
+        let done = self.comparisons.run(client, self.is_known(client), work);
+        done.await.map_err(|Busy| {
+            tracing::debug!("a login was refused: too many logins wait");
+            Refused::Unavailable
+        })
     }
 
     fn is_known(&self, client: IpAddr) -> bool {
@@ -185,14 +194,6 @@ fn costs_left(spent: Option<u32>, most: u32) -> impl Iterator<Item = u32> {
     match spent {
         Some(spent) => spent..most,
         None => most..most + 1,
-    }
-}
-
-fn caller(name: &str, user: &UserEntry) -> Caller {
-    Caller {
-        subject: name.to_owned(),
-        is_admin: user.is_admin,
-        scope: None,
     }
 }
 

@@ -4,7 +4,7 @@
 //! a token for what (`access`).
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -21,6 +21,16 @@ use crate::transport::query;
 
 /// Largest body of a request.
 const FORM_BYTES_MAX: usize = 64 << 10;
+/// The grant of a token for another one (RFC 8693 section 2.1).
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// Types of tokens (RFC 8693 section 3).
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const SUBJECT_TOKENS: [&str; 3] = [
+    "urn:ietf:params:oauth:token-type:id_token",
+    JWT,
+    ACCESS_TOKEN,
+];
 /// Most scopes of a token.
 const SCOPES_MAX: usize = 100;
 
@@ -40,8 +50,13 @@ pub(super) async fn handle(context: RequestContext<'_>) -> Reply {
     let caller = &context.requester.caller;
     let scopes: Vec<_> = query::all(context.head, "scope").collect();
     let wanted = scopes.iter().flat_map(|text| text.split(' '));
+    let offline = query::all(context.head, "offline_token").any(|value| value == "true");
     let issued = issue(&context, &issuer, caller, wanted).await?;
-    answer(&issued, false)
+    let mut fields = fields(&issued)?;
+    if let Some(refresh) = refresh_token(&issuer, caller, offline)? {
+        insert(&mut fields, "refresh_token", refresh);
+    }
+    answer(&fields)
 }
 
 /// Answers the `OAuth2` form.
@@ -55,16 +70,60 @@ async fn by_form(context: RequestContext<'_>, issuer: &TokenIssuer) -> Reply {
     }
     let form = Form::read(&body);
     drop(body);
-    if form.grant_type != "password" {
+    let client = context.client.connection().client;
+    let caller = match &*form.grant_type {
+        "password" => {
+            let logged_in = issuer.log_in(client, &form.username, &form.password);
+            logged_in.await?
+        }
+        "refresh_token" => issuer.refresh(&form.refresh_token),
+        EXCHANGE => exchange(issuer, &form).await?,
+        _ => {
+            let message = "grant_type must be password, refresh_token or token-exchange (RFC 8693)";
+            return Err(invalid(message));
+        }
+    };
+    let caller = caller.ok_or_else(refused)?;
+    let offline = form.access_type == "offline" && form.grant_type == "password";
+    let is_exchange = form.grant_type == EXCHANGE;
+    let issued = issue(&context, issuer, &caller, form.scope.split(' ')).await?;
+    let mut fields = fields(&issued)?;
+    let scopes: Vec<_> = issued.granted.iter().map(Scope::to_string).collect();
+    // It may be less than what was asked for.
+    insert(&mut fields, "scope", scopes.join(" "));
+    insert(&mut fields, "token_type", "Bearer".to_owned());
+    if is_exchange {
+        insert(&mut fields, "issued_token_type", ACCESS_TOKEN.to_owned());
+    }
+    if let Some(refresh) = refresh_token(issuer, &caller, offline)? {
+        insert(&mut fields, "refresh_token", refresh);
+    }
+    answer(&fields)
+}
+
+/// Returns whom the token of a workload logs in (RFC 8693 section 2.1).
+async fn exchange(issuer: &TokenIssuer, form: &Form) -> Result<Option<Caller>, Failure> {
+    if !SUBJECT_TOKENS.contains(&&*form.subject_token_type) {
         return Err(invalid(
-            "grant_type must be password; there are no refresh tokens",
+            "subject_token_type must be id_token, jwt or access_token, each with its whole URN",
         ));
     }
-    let client = context.client.connection().client;
-    let caller = issuer.log_in(client, &form.username, &form.password);
-    let caller = caller.await?.ok_or_else(refused)?;
-    let issued = issue(&context, issuer, &caller, form.scope.split(' ')).await?;
-    answer(&issued, true)
+    if !["", ACCESS_TOKEN, JWT].contains(&&*form.requested_token_type) {
+        return Err(invalid("requested_token_type must be access_token or jwt"));
+    }
+    Ok(issuer.exchange(form.subject_token.clone()).await?)
+}
+
+/// Issues a refresh token, if one was asked for.
+fn refresh_token(
+    issuer: &TokenIssuer,
+    caller: &Caller,
+    offline: bool,
+) -> Result<Option<String>, Failure> {
+    if !offline {
+        return Ok(None);
+    }
+    Ok(issuer.issue_refresh(caller).map_err(Error::internal)?)
 }
 
 /// The fields of the form that are used.
@@ -73,6 +132,11 @@ struct Form {
     grant_type: String,
     username: String,
     password: String,
+    refresh_token: String,
+    access_type: String,
+    subject_token: String,
+    subject_token_type: String,
+    requested_token_type: String,
     /// All scopes, with spaces between them.
     scope: String,
 }
@@ -81,13 +145,22 @@ impl Form {
     fn read(body: &[u8]) -> Self {
         let mut form = Self::default();
         for (name, value) in form_urlencoded::parse(body) {
-            match &*name {
-                "grant_type" => form.grant_type = value.into_owned(),
-                "username" => form.username = value.into_owned(),
-                "password" => form.password = value.into_owned(),
-                "scope" => form.scope = format!("{} {value}", form.scope),
-                _ => {}
-            }
+            let field = match &*name {
+                "grant_type" => &mut form.grant_type,
+                "username" => &mut form.username,
+                "password" => &mut form.password,
+                "refresh_token" => &mut form.refresh_token,
+                "access_type" => &mut form.access_type,
+                "subject_token" => &mut form.subject_token,
+                "subject_token_type" => &mut form.subject_token_type,
+                "requested_token_type" => &mut form.requested_token_type,
+                "scope" => {
+                    form.scope = format!("{} {value}", form.scope);
+                    continue;
+                }
+                _ => continue,
+            };
+            *field = value.into_owned();
         }
         form
     }
@@ -120,29 +193,32 @@ async fn issue<'a>(
             scope.incarnation = context.registry().incarnation(&name).await?;
         }
     }
-    let issued = issuer.issue(caller, granted).map_err(Error::internal)?;
-    issued.ok_or_else(|| refused().into())
+    Ok(issuer.issue(caller, granted).map_err(Error::internal)?)
 }
 
-/// Builds the answer. The form's answer must have the scope, because it may be less than what was asked for.
-fn answer(issued: &IssuedToken, with_scope: bool) -> Reply {
+/// Returns the fields of every answer.
+fn fields(issued: &IssuedToken) -> Result<Map<String, Value>, Failure> {
     let issued_at = i64::try_from(issued.issued_unix_s).unwrap_or_default();
     let issued_at = OffsetDateTime::from_unix_timestamp(issued_at).map_err(Error::internal)?;
-    let mut text = json!({
-        "token": issued.token,
-        "access_token": issued.token,
-        "expires_in": issued.lifetime.as_secs(),
-        "issued_at": issued_at.format(&Rfc3339).map_err(Error::internal)?,
-    });
-    if with_scope && let Value::Object(fields) = &mut text {
-        let scopes: Vec<_> = issued.granted.iter().map(Scope::to_string).collect();
-        fields.insert("scope".to_owned(), scopes.join(" ").into());
-        fields.insert("token_type".to_owned(), "Bearer".into());
-    }
+    let mut fields = Map::new();
+    insert(&mut fields, "token", issued.token.clone());
+    insert(&mut fields, "access_token", issued.token.clone());
+    fields.insert("expires_in".to_owned(), issued.lifetime.as_secs().into());
+    let issued_at = issued_at.format(&Rfc3339).map_err(Error::internal)?;
+    insert(&mut fields, "issued_at", issued_at);
+    Ok(fields)
+}
+
+fn insert(fields: &mut Map<String, Value>, name: &str, value: String) {
+    fields.insert(name.to_owned(), value.into());
+}
+
+fn answer(fields: &Map<String, Value>) -> Reply {
+    let text = serde_json::to_string(fields).map_err(Error::internal)?;
     let builder = Response::builder()
         .status(StatusCode::OK)
         .header(header::CACHE_CONTROL, "no-store");
-    reply::json_with(builder, JSON, text.to_string().into())
+    reply::json_with(builder, JSON, text.into())
 }
 
 fn refused() -> Refused {

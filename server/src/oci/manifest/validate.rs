@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry;
 
 use tonnage_engine::limits::MANIFEST_CHILDREN_MAX;
 
+use super::super::json_text::json_bytes;
 use super::super::media_type::{MediaType, OCI_INDEX, OCI_MANIFEST, Stored};
 use super::document::{Descriptor, Document};
 use super::error::{ManifestError, quoted};
@@ -150,16 +151,6 @@ fn within(what: &'static str, count: usize, max: usize) -> Result<(), ManifestEr
         return Ok(());
     }
     Err(ManifestError::TooMany { what, count, max })
-}
-
-/// Returns the length of a text in bytes as JSON, without its quotes.
-fn json_bytes(text: &str) -> usize {
-    let bytes = text.bytes().map(|byte| match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
-        0..0x20 => 6,
-        _ => 1,
-    });
-    bytes.sum()
 }
 
 /// Returns everything that the manifest lists, each digest once, in order.

@@ -1,0 +1,96 @@
+//! containerd with a registry that has TLS and access control: the authority is in `hosts.toml`, and the password goes
+//! to the token service.
+
+use std::fs;
+use std::path::Path;
+
+use crate::checks::write;
+use crate::containerd::{Daemon, start};
+use crate::login::{Guarded, PASSWORD, USER};
+use crate::program::Client;
+
+impl Guarded {
+    /// Pushes an image that was imported, and pulls it into another store.
+    pub fn containerd(&self) -> Result<(), String> {
+        let image = self.image(Client::Ctr);
+        let archive = self.path("image.tar");
+        let tar = self.lane.programs.other("tar").args(["--create", "--file"]);
+        let tar = tar.arg(&archive).arg("--directory");
+        tar.args([&self.path("source"), "."]).run()?;
+        let trusting = self.hosts("hosts", Some(&self.path("certs/ca.crt")))?;
+        let other = self.hosts("hosts-without", None)?;
+        // A socket's path may have 108 bytes, so its folder is not below the sources.
+        let folder = tempfile::tempdir().map_err(|e| format!("create a folder: {e}"))?;
+
+        let daemon = start(&self.lane, folder.path(), "pushing", 0)?;
+        let base = image.trim_end_matches(":v1");
+        let import = ["images", "import", "--no-unpack", "--base-name", base];
+        self.ctr(&daemon, "import", &[&import[..], &[&archive]].concat())?;
+        let push = |hosts: &str, password: &str| {
+            let (user, image) = (format!("{USER}:{password}"), image.clone());
+            let hosts = hosts.to_owned();
+            [
+                "images",
+                "push",
+                "--hosts-dir",
+                &hosts,
+                "--user",
+                &user,
+                &image,
+            ]
+            .map(str::to_owned)
+        };
+        self.ctr_refuses(
+            &daemon,
+            "push by TLS without the authority",
+            &push(&other, PASSWORD),
+        )?;
+        self.ctr_refuses(
+            &daemon,
+            "push by TLS with a wrong password",
+            &push(&trusting, "wrong"),
+        )?;
+        let good = push(&trusting, PASSWORD);
+        let good = good.each_ref().map(String::as_str);
+        self.ctr(&daemon, "push by TLS with a password", &good)?;
+        drop(daemon);
+
+        let daemon = start(&self.lane, folder.path(), "pulling", 0)?;
+        let pull = ["images", "pull", "--snapshotter=native", "--hosts-dir"];
+        let pull = [&pull[..], &[&trusting, &image]].concat();
+        self.ctr(&daemon, "pull by TLS without a login", &pull)
+    }
+
+    /// Writes a folder of hosts for this registry.
+    fn hosts(&self, name: &str, authority: Option<&str>) -> Result<String, String> {
+        let (folder, place) = (self.path(name), self.place());
+        let own = Path::new(&folder).join(&place);
+        fs::create_dir_all(&own).map_err(|e| format!("create {}: {e}", own.display()))?;
+        let trusted = authority.map_or(String::new(), |path| format!("  ca = \"{path}\"\n"));
+        let text = format!(
+            "server = \"https://{place}\"\n[host.\"https://{place}\"]\n  \
+             capabilities = [\"pull\", \"resolve\", \"push\"]\n{trusted}"
+        );
+        write(&own.join("hosts.toml"), text)?;
+        Ok(folder)
+    }
+
+    fn ctr(&self, daemon: &Daemon, operation: &str, arguments: &[&str]) -> Result<(), String> {
+        let run = || daemon.ctr(&self.lane)?.args(arguments).run().map(drop);
+        self.lane.step(Client::Ctr, operation, run)
+    }
+
+    fn ctr_refuses(
+        &self,
+        daemon: &Daemon,
+        operation: &str,
+        arguments: &[String],
+    ) -> Result<(), String> {
+        self.lane.step(Client::Ctr, operation, || {
+            match daemon.ctr(&self.lane)?.args(arguments).run() {
+                Ok(said) => Err(format!("it was accepted: {said}")),
+                Err(_) => Ok(()),
+            }
+        })
+    }
+}
