@@ -83,8 +83,9 @@ impl Pebble {
         let child = Command::new("pebble")
             .args(["-strict", "-config"])
             .arg(at("config.json"))
-            // Without pauses before it connects. It rejects some nonces, as it does by default.
+            // Without pauses before it connects, and without nonces that it rejects at random.
             .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_WFE_NONCEREJECT", "0")
             .stderr(log.try_clone().unwrap())
             .stdout(log)
             .stdin(Stdio::null())

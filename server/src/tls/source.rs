@@ -63,10 +63,16 @@ impl TlsSource {
         match self {
             Self::Files { certificate, key } => pair(certificate, key, provider),
             Self::Own(own) => own.identity(provider),
-            Self::Acme(acme) => match acme.kept(provider)? {
-                Some(found) => Ok(found),
-                None => acme.placeholder(provider),
-            },
+            Self::Acme(acme) => {
+                if let Some(found) = acme.kept(provider)? {
+                    return Ok(found);
+                }
+                tracing::info!(
+                    names = ?acme.names,
+                    "there is no certificate yet: clients reject the connection until the first one arrives"
+                );
+                acme.placeholder(provider)
+            }
         }
     }
 

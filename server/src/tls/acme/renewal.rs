@@ -74,20 +74,22 @@ impl Renewal {
         }
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         // Also if the attempt panics.
+        let in_a_row = self.failures_in_a_row;
         self.put_off(schedule::pause(
             &AcmeError::Late,
-            self.failures_in_a_row,
+            true,
+            in_a_row,
             Duration::ZERO,
         ));
-        let mut asked = Duration::ZERO;
-        match self.attempt(&mut asked) {
+        let (mut asked, mut has_ordered) = (Duration::ZERO, false);
+        match self.attempt(&mut asked, &mut has_ordered) {
             Ok(fetched) => {
                 self.failures_in_a_row = 0;
                 self.put_off(schedule::pause_after(fetched.valid_unix_s));
                 Outcome::Fetched
             }
             Err(error) => {
-                let pause = schedule::pause(&error, self.failures_in_a_row, asked);
+                let pause = schedule::pause(&error, has_ordered, in_a_row, asked);
                 self.put_off(pause);
                 Outcome::Failed(error, pause)
             }
@@ -98,8 +100,9 @@ impl Renewal {
         self.next = Instant::now() + pause;
     }
 
-    /// Fetches a certificate and keeps it. `asked` becomes how long the authority asks to wait.
-    fn attempt(&self, asked: &mut Duration) -> Result<Identity, AcmeError> {
+    /// Fetches a certificate and keeps it. `asked` becomes how long the authority asks to wait, and `has_ordered`
+    /// whether an order has begun.
+    fn attempt(&self, asked: &mut Duration, has_ordered: &mut bool) -> Result<Identity, AcmeError> {
         let options = &self.options;
         let http = Http::new(options.authorities.as_deref())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -110,6 +113,7 @@ impl Renewal {
         let fetching = async {
             let account = account::open(options, &http).await?;
             options.record_order()?;
+            *has_ordered = true;
             order::fetch(&account, &options.names, &self.challenges, &self.provider).await
         };
         let fetched = runtime.block_on(async {

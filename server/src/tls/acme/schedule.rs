@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::error::AcmeError;
 
-/// First pause after the authority could not be reached, which counts against no limit.
+/// First pause after the authority could not be reached before an order, which counts against no limit.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(15);
 /// First pause after a failed order: with those that follow, at most four orders in an hour.
 const ORDER_PAUSE: Duration = Duration::from_mins(5);
@@ -55,11 +55,19 @@ pub(super) fn pause_after(valid: [i64; 2]) -> Duration {
 }
 
 /// Returns how long to wait after a failure, the last of `in_a_row`, if the authority asked to wait for `asked`.
-pub(super) fn pause(error: &AcmeError, in_a_row: u32, asked: Duration) -> Duration {
+/// `has_ordered` says whether an order had begun.
+pub(super) fn pause(
+    error: &AcmeError,
+    has_ordered: bool,
+    in_a_row: u32,
+    asked: Duration,
+) -> Duration {
     let first = match error {
         AcmeError::Issued(_) => return ISSUED_PAUSE,
-        AcmeError::Unreachable(_) | AcmeError::Runtime(_) => UNREACHABLE_PAUSE,
-        AcmeError::File(_)
+        AcmeError::Unreachable(_) | AcmeError::Runtime(_) if !has_ordered => UNREACHABLE_PAUSE,
+        AcmeError::Unreachable(_)
+        | AcmeError::Runtime(_)
+        | AcmeError::File(_)
         | AcmeError::Tls(_)
         | AcmeError::Refused(_)
         | AcmeError::NoChallenge(_)
@@ -108,7 +116,7 @@ mod tests {
         let mut orders_at = vec![Duration::ZERO];
         for failures in 1..100 {
             let last = *orders_at.last().unwrap();
-            orders_at.push(last + pause(&failed, failures, Duration::ZERO));
+            orders_at.push(last + pause(&failed, true, failures, Duration::ZERO));
         }
         for (index, begin) in orders_at.iter().enumerate() {
             let end = *begin + Duration::from_hours(1);
@@ -118,20 +126,22 @@ mod tests {
                 .count();
             assert!(within <= 4, "{within} orders in an hour");
         }
-        assert_eq!(pause(&failed, u32::MAX, Duration::ZERO), PAUSE_MAX);
+        assert_eq!(pause(&failed, true, u32::MAX, Duration::ZERO), PAUSE_MAX);
         assert_eq!(
-            pause(&failed, 1, Duration::from_hours(3)),
+            pause(&failed, true, 1, Duration::from_hours(3)),
             Duration::from_hours(3)
         );
-        assert_eq!(pause(&failed, 1, Duration::MAX), ASKED_PAUSE_MAX);
+        assert_eq!(pause(&failed, true, 1, Duration::MAX), ASKED_PAUSE_MAX);
         assert_eq!(pause_after([0, 90]), Duration::from_secs(30));
         assert_eq!(pause_after([0, i64::MAX]), ISSUED_PAUSE);
         let unreachable = AcmeError::Unreachable(String::new());
-        assert_eq!(pause(&unreachable, 1, Duration::ZERO), UNREACHABLE_PAUSE);
-        assert_eq!(
-            pause(&AcmeError::Issued(String::new()), 1, Duration::ZERO),
-            ISSUED_PAUSE
-        );
+        for (error, has_ordered, expected) in [
+            (&unreachable, false, UNREACHABLE_PAUSE),
+            (&unreachable, true, ORDER_PAUSE),
+            (&AcmeError::Issued(String::new()), true, ISSUED_PAUSE),
+        ] {
+            assert_eq!(pause(error, has_ordered, 1, Duration::ZERO), expected);
+        }
         for (last, expected_s) in [(0, 0), (9_000, 0), (9_700, 600), (10_000, 900), (11_000, 0)] {
             assert_eq!(
                 first_pause(last, 10_000),
