@@ -28,7 +28,9 @@ mod transport;
 pub mod fuzz_entry {
     //! Parsers that are not public otherwise, for the fuzzers of tests/. Compiled only with the feature `fuzz-entry`.
     pub use crate::access::FuzzedTokens;
-    pub use crate::access::fuzz_entry::{Authorization, api_key, authorization, granted};
+    pub use crate::access::fuzz_entry::{
+        Authorization, api_key, authorization, claimed_issuer, granted, key_set_accepts,
+    };
     pub use crate::frontends::oci::fuzz_entry::{Head, read_head, routes};
     pub use crate::registry::read_attributes;
 }

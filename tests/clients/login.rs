@@ -17,20 +17,34 @@ use crate::program::Client;
 
 pub const USER: &str = "alice";
 pub const PASSWORD: &str = "correct horse";
-/// Everyone may pull what is below `open`, and the user may push there.
-const RULES: &str = "[[rule]]\nrepositories = 'open/*'\npull = ['anyone']\npush = ['alice']\noverwrite = ['alice']\ndelete = ['alice']\n";
+/// A robot account, and the user of a workload.
+const ROBOT: &str = "robot";
+const WORKLOAD: &str = "workload";
+
+/// A way to log in.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// What is given as the password.
+    pub name: &'static str,
+    pub user: String,
+    pub secret: String,
+}
 
 /// A registry with access control, and what clients need for it.
 pub struct Guarded {
     pub lane: Lane,
     pub folder: tempfile::TempDir,
     pub server: Server,
+    pub way: Way,
+    /// Other ways to log in.
+    others: Vec<Way>,
 }
 
 /// Guards: every client logs in, pushes and pulls by TLS, and verifies the certificate: without the authority it
-/// refuses. A wrong password is refused. What anyone may pull needs no login.
+/// refuses. A wrong password is refused. What anyone may pull needs no login. An API key and the token of a workload
+/// are passwords, too.
 pub fn over_tls(lane: &Lane) -> Result<(), String> {
-    let guarded = Guarded::start(lane, &["--tls", "self"])?;
+    let mut guarded = Guarded::start(lane, &["--tls", "self"])?;
     for (client, test) in [
         (
             Client::Skopeo,
@@ -43,11 +57,56 @@ pub fn over_tls(lane: &Lane) -> Result<(), String> {
         (Client::Helm, Guarded::helm),
         (Client::Ctr, Guarded::containerd),
     ] {
-        if lane.has(client, "login by TLS")? {
+        if !lane.has(client, "login by TLS")? {
+            continue;
+        }
+        test(&guarded)?;
+        for _ in 0..guarded.others.len() {
+            let next = guarded.others.remove(0);
+            let last = std::mem::replace(&mut guarded.way, next);
+            guarded.others.push(last);
             test(&guarded)?;
         }
+        // The first way again.
+        let first = guarded.others.remove(0);
+        let last = std::mem::replace(&mut guarded.way, first);
+        guarded.others.push(last);
     }
     Ok(())
+}
+
+/// Returns the rules: who anyone may pull what is below `open`; what is below the name of a way only its users may.
+fn rules(keys: &Path) -> String {
+    let rule = |pattern: &str, pull: &str, users: &str| {
+        format!(
+            "[[rule]]\nrepositories = '{pattern}'\npull = [{pull}]\noverwrite = [{users}]\ndelete = [{users}]\n"
+        )
+    };
+    let users = format!("'{USER}', '{ROBOT}', '{WORKLOAD}'");
+    format!(
+        "{}{}[[issuer]]\nurl = 'https://issuer.example'\naudience = 'registry.example'\nkeys = '{}'\n\
+         [[issuer.user]]\nname = '{WORKLOAD}'\nclaims = {{ sub = 'job' }}\n",
+        rule("open/*", "'anyone'", &users),
+        rule("closed/*", "", &users),
+        keys.display()
+    )
+}
+
+/// Returns the token of a workload, and writes the key with which it is verified.
+fn workload_token(keys: &Path) -> Result<String, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("make a token: {error}");
+    let pair = rcgen::KeyPair::generate().map_err(|e| failed(&e))?;
+    let key = jsonwebtoken::EncodingKey::from_ec_der(&pair.serialize_der());
+    let algorithm = jsonwebtoken::Algorithm::ES256;
+    let public = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, algorithm);
+    let public = public.map_err(|e| failed(&e))?;
+    write(keys, serde_json::json!({ "keys": [public] }).to_string())?;
+    let claims = serde_json::json!({
+        "iss": "https://issuer.example", "aud": "registry.example", "sub": "job",
+        "exp": jsonwebtoken::get_current_timestamp() + 3600,
+    });
+    let header = jsonwebtoken::Header::new(algorithm);
+    jsonwebtoken::encode(&header, &claims, &key).map_err(|e| failed(&e))
 }
 
 impl Guarded {
@@ -57,7 +116,8 @@ impl Guarded {
         let at = |name: &str| folder.path().join(name);
         let data = at("data");
         write(&at("password"), PASSWORD)?;
-        write(&at("rules.toml"), RULES)?;
+        write(&at("rules.toml"), rules(&at("keys.json")))?;
+        let token = workload_token(&at("keys.json"))?;
         let password = fs::File::open(at("password")).map_err(|e| format!("open: {e}"))?;
         let added = Command::new(program()?)
             .args(["user", "add", USER, "--password-stdin", "--data"])
@@ -68,6 +128,17 @@ impl Guarded {
         if !added.map_err(|e| format!("run: {e}"))?.success() {
             return Err("the user was not added".to_owned());
         }
+        let made = Command::new(program()?)
+            .args(["key", "create", ROBOT, "--robot", "--data"])
+            .arg(&data)
+            .output();
+        let made = made.map_err(|e| format!("run: {e}"))?;
+        let key = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+        let way = |name, user: &str, secret: &str| Way {
+            name,
+            user: user.to_owned(),
+            secret: secret.to_owned(),
+        };
         let rules = at("rules.toml").display().to_string();
         let options = [encryption, &["--auth", "--auth-rules", &rules]].concat();
         let options = options.into_iter().map(str::to_owned).collect();
@@ -82,7 +153,22 @@ impl Guarded {
             lane: lane.clone(),
             folder,
             server,
+            way: way("a password", USER, PASSWORD),
+            others: vec![
+                way("an API key", ROBOT, &key),
+                way("a workload's token", "oidc", &token),
+            ],
         })
+    }
+
+    /// Returns whether mistakes, and requests without a login, are tested, too.
+    pub fn is_first(&self) -> bool {
+        self.way.user == USER
+    }
+
+    /// Returns the name of an operation with the way to log in.
+    pub fn with_way(&self, operation: &str) -> String {
+        format!("{operation} with {}", self.way.name)
     }
 
     pub fn path(&self, name: &str) -> String {
@@ -94,8 +180,23 @@ impl Guarded {
         self.server.address().to_string()
     }
 
+    /// Returns an image: one that anyone may pull for the first way, and else one that only who logs in may pull.
     pub fn image(&self, client: Client) -> String {
-        format!("{}/open/{}:v1", self.place(), client.name())
+        let repository = self.repository();
+        format!("{}/{repository}/{}:v1", self.place(), client.name())
+    }
+
+    /// Returns the name of the pull: without a login for the first way, and else with it.
+    pub fn pull_name(&self) -> String {
+        if self.is_first() {
+            "pull by TLS without a login".to_owned()
+        } else {
+            self.with_way("pull by TLS")
+        }
+    }
+
+    pub fn repository(&self) -> &'static str {
+        if self.is_first() { "open" } else { "closed" }
     }
 
     pub fn run(
@@ -107,13 +208,16 @@ impl Guarded {
         self.lane.run(client, operation, with).map(drop)
     }
 
-    /// Checks that a client refuses.
+    /// Checks that a client refuses, with the first way to log in.
     pub fn refuses(
         &self,
         client: Client,
         operation: &str,
         with: impl FnOnce(Call) -> Call,
     ) -> Result<(), String> {
+        if !self.is_first() {
+            return Ok(());
+        }
         self.lane.step(client, operation, || {
             match with(self.lane.programs.call(client)?).run() {
                 Ok(said) => Err(format!("it was accepted: {said}")),
@@ -129,7 +233,7 @@ impl Guarded {
         );
         let source = format!("oci:{}:v1", self.path("source"));
         let push = |call: Call, certs: &str, password: &str| {
-            let credentials = format!("{USER}:{password}");
+            let credentials = format!("{}:{password}", self.way.user);
             let call = call.args([
                 "copy",
                 "--dest-cert-dir",
@@ -143,23 +247,28 @@ impl Guarded {
         self.refuses(
             Client::Skopeo,
             "push by TLS without the authority",
-            |call| push(call, &none, PASSWORD),
+            |call| push(call, &none, &self.way.secret),
         )?;
         self.refuses(
             Client::Skopeo,
             "push by TLS with a wrong password",
             |call| push(call, &certs, "wrong"),
         )?;
-        self.run(Client::Skopeo, "push by TLS with a password", |call| {
-            push(call, &certs, PASSWORD)
+        self.run(Client::Skopeo, &self.with_way("push by TLS"), |call| {
+            push(call, &certs, &self.way.secret)
         })?;
         let out = format!("dir:{}", self.path("skopeo-out"));
-        self.run(Client::Skopeo, "pull by TLS without a login", |call| {
-            let call = call.args(["copy", "--src-no-creds", "--src-cert-dir", &certs]);
+        let credentials = format!("{}:{}", self.way.user, self.way.secret);
+        self.run(Client::Skopeo, &self.pull_name(), |call| {
+            let call = call.args(["copy", "--src-cert-dir", &certs]);
+            let call = if self.is_first() {
+                call.arg("--src-no-creds")
+            } else {
+                call.args(["--src-creds", &credentials])
+            };
             call.args([&image, &out])
         })?;
-        self.run(Client::Skopeo, "delete by TLS with a password", |call| {
-            let credentials = format!("{USER}:{PASSWORD}");
+        self.run(Client::Skopeo, &self.with_way("delete by TLS"), |call| {
             call.args([
                 "delete",
                 "--cert-dir",
@@ -173,7 +282,8 @@ impl Guarded {
 
     fn podman(&self) -> Result<(), String> {
         let (certs, place, image) = (self.path("certs"), self.place(), self.image(Client::Podman));
-        let (good, wrong) = (self.path("password"), self.path("wrong"));
+        let (good, wrong) = (self.path("secret"), self.path("wrong"));
+        write(Path::new(&good), &self.way.secret)?;
         write(Path::new(&wrong), "wrong")?;
         let keys = self.path("podman-auth.json");
         let log_in = |password: &str| {
@@ -185,25 +295,25 @@ impl Guarded {
                 "--authfile",
                 &keys,
                 "-u",
-                USER,
+                &self.way.user,
             ]);
             call.args(["--password-stdin", &place])
                 .input(Path::new(password))
         };
-        self.lane.step(
-            Client::Podman,
-            "log in by TLS with a wrong password",
-            || {
+        if self.is_first() {
+            let operation = "log in by TLS with a wrong password";
+            self.lane.step(Client::Podman, operation, || {
                 log_in(&wrong)?
                     .run()
                     .map_or(Ok(()), |said| Err(format!("it was accepted: {said}")))
-            },
-        )?;
-        self.lane.step(Client::Podman, "log in by TLS", || {
+            })?;
+        }
+        let operation = self.with_way("log in by TLS");
+        self.lane.step(Client::Podman, &operation, || {
             log_in(&good)?.run().map(drop)
         })?;
         let context = self.folder.path().join("context");
-        fs::create_dir(&context).map_err(|e| format!("create: {e}"))?;
+        fs::create_dir_all(&context).map_err(|e| format!("create: {e}"))?;
         write(
             &context.join("Containerfile"),
             "FROM scratch\nCOPY Containerfile /\n",
@@ -216,18 +326,24 @@ impl Guarded {
             let why = format!("cannot build on this machine: {why}");
             return self.lane.skip(Client::Podman, "push by TLS", &why);
         }
-        self.run(Client::Podman, "push by TLS after a login", |call| {
+        self.run(Client::Podman, &self.with_way("push by TLS"), |call| {
             let call = call.args(["push", "--cert-dir", &certs, "--authfile", &keys]);
             call.arg(&image)
         })?;
-        self.run(Client::Podman, "log out", |call| {
-            call.args(["logout", "--authfile", &keys, &place])
-        })?;
-        self.run(Client::Podman, "pull by TLS without a login", |call| {
+        let log_out = || {
+            self.run(Client::Podman, "log out", |call| {
+                call.args(["logout", "--authfile", &keys, &place])
+            })
+        };
+        if self.is_first() {
+            log_out()?;
+        }
+        self.run(Client::Podman, &self.pull_name(), |call| {
             let policy = self.lane.programs.policy().display().to_string();
             let call = call.args(["pull", "--signature-policy", &policy]);
             call.args(["--cert-dir", &certs, "--authfile", &keys, &image])
-        })
+        })?;
+        if self.is_first() { Ok(()) } else { log_out() }
     }
 
     fn crane(&self) -> Result<(), String> {
@@ -239,34 +355,47 @@ impl Guarded {
         let (source, out) = (self.path("source"), self.path("crane.tar"));
         let log_in = |call: Call, password: &str| {
             let call = call.env("SSL_CERT_FILE", &authority);
-            call.args(["auth", "login", "-u", USER, "-p", password, &place])
+            call.args([
+                "auth",
+                "login",
+                "-u",
+                &self.way.user,
+                "-p",
+                password,
+                &place,
+            ])
         };
-        self.run(
-            Client::Crane,
-            "log in by TLS with a wrong password",
-            |call| log_in(call, "wrong"),
-        )?;
+        // It does not ask the registry.
+        self.run(Client::Crane, &self.with_way("log in by TLS"), |call| {
+            log_in(call, "wrong")
+        })?;
         self.refuses(Client::Crane, "push by TLS with a wrong password", |call| {
             call.env("SSL_CERT_FILE", &authority)
                 .args(["push", &source, &image])
         })?;
-        self.run(Client::Crane, "log in by TLS", |call| {
-            log_in(call, PASSWORD)
+        self.run(Client::Crane, &self.with_way("log in by TLS"), |call| {
+            log_in(call, &self.way.secret)
         })?;
         self.refuses(Client::Crane, "push by TLS without the authority", |call| {
             call.args(["push", &source, &image])
         })?;
-        self.run(Client::Crane, "push by TLS after a login", |call| {
+        self.run(Client::Crane, &self.with_way("push by TLS"), |call| {
             call.env("SSL_CERT_FILE", &authority)
                 .args(["push", &source, &image])
         })?;
-        self.run(Client::Crane, "log out", |call| {
-            call.args(["auth", "logout", &place])
-        })?;
-        self.run(Client::Crane, "pull by TLS without a login", |call| {
+        let log_out = || {
+            self.run(Client::Crane, "log out", |call| {
+                call.args(["auth", "logout", &place])
+            })
+        };
+        if self.is_first() {
+            log_out()?;
+        }
+        self.run(Client::Crane, &self.pull_name(), |call| {
             call.env("SSL_CERT_FILE", &authority)
                 .args(["pull", &image, &out])
-        })
+        })?;
+        if self.is_first() { Ok(()) } else { log_out() }
     }
 
     fn oras(&self) -> Result<(), String> {
@@ -281,7 +410,7 @@ impl Guarded {
                 "--ca-file",
                 &authority,
                 "-u",
-                USER,
+                &self.way.user,
                 "-p",
                 password,
                 &place,
@@ -292,19 +421,26 @@ impl Guarded {
             "log in by TLS with a wrong password",
             |call| log_in(call, "wrong"),
         )?;
-        self.run(Client::Oras, "log in by TLS", |call| log_in(call, PASSWORD))?;
+        self.run(Client::Oras, &self.with_way("log in by TLS"), |call| {
+            log_in(call, &self.way.secret)
+        })?;
         write(&self.folder.path().join("a.txt"), "a file")?;
         let push = |call: Call| call.folder(self.folder.path()).arg("push");
         self.refuses(Client::Oras, "push by TLS without the authority", |call| {
             push(call).args([&image, "a.txt:text/plain"])
         })?;
-        self.run(Client::Oras, "push by TLS after a login", |call| {
+        self.run(Client::Oras, &self.with_way("push by TLS"), |call| {
             push(call).args(["--ca-file", &authority, &image, "a.txt:text/plain"])
         })?;
-        self.run(Client::Oras, "log out", |call| {
-            call.args(["logout", &place])
-        })?;
-        self.run(Client::Oras, "pull by TLS without a login", |call| {
+        let log_out = || {
+            self.run(Client::Oras, "log out", |call| {
+                call.args(["logout", &place])
+            })
+        };
+        if self.is_first() {
+            log_out()?;
+        }
+        self.run(Client::Oras, &self.pull_name(), |call| {
             let call = call.args([
                 "pull",
                 "--ca-file",
@@ -313,7 +449,8 @@ impl Guarded {
                 &self.path("oras-out"),
             ]);
             call.arg(&image)
-        })
+        })?;
+        if self.is_first() { Ok(()) } else { log_out() }
     }
 
     fn regctl(&self) -> Result<(), String> {
@@ -340,25 +477,32 @@ impl Guarded {
             ])
         })?;
         let log_in = |call: Call, password: &str| {
-            call.args(["registry", "login", &place, "-u", USER, "-p", password])
+            let call = call.args(["registry", "login", &place]);
+            call.args(["-u", &self.way.user, "-p", password])
         };
         self.refuses(
             Client::Regctl,
             "log in by TLS with a wrong password",
             |call| log_in(call, "wrong"),
         )?;
-        self.run(Client::Regctl, "log in by TLS", |call| {
-            log_in(call, PASSWORD)
+        self.run(Client::Regctl, &self.with_way("log in by TLS"), |call| {
+            log_in(call, &self.way.secret)
         })?;
-        self.run(Client::Regctl, "push by TLS after a login", |call| {
+        self.run(Client::Regctl, &self.with_way("push by TLS"), |call| {
             call.args(["image", "copy", &source, &image])
         })?;
-        self.run(Client::Regctl, "log out", |call| {
-            call.args(["registry", "logout", &place])
-        })?;
-        self.run(Client::Regctl, "pull by TLS without a login", |call| {
+        let log_out = || {
+            self.run(Client::Regctl, "log out", |call| {
+                call.args(["registry", "logout", &place])
+            })
+        };
+        if self.is_first() {
+            log_out()?;
+        }
+        self.run(Client::Regctl, &self.pull_name(), |call| {
             let out = format!("ocidir://{}:v1", self.path("regctl-out"));
             call.args(["image", "copy", &image, &out])
-        })
+        })?;
+        if self.is_first() { Ok(()) } else { log_out() }
     }
 }

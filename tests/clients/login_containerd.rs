@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::checks::write;
 use crate::containerd::{Daemon, start};
-use crate::login::{Guarded, PASSWORD, USER};
+use crate::login::Guarded;
 use crate::program::Client;
 
 impl Guarded {
@@ -27,7 +27,7 @@ impl Guarded {
         let import = ["images", "import", "--no-unpack", "--base-name", base];
         self.ctr(&daemon, "import", &[&import[..], &[&archive]].concat())?;
         let push = |hosts: &str, password: &str| {
-            let (user, image) = (format!("{USER}:{password}"), image.clone());
+            let (user, image) = (format!("{}:{password}", self.way.user), image.clone());
             let hosts = hosts.to_owned();
             [
                 "images",
@@ -43,22 +43,25 @@ impl Guarded {
         self.ctr_refuses(
             &daemon,
             "push by TLS without the authority",
-            &push(&other, PASSWORD),
+            &push(&other, &self.way.secret),
         )?;
         self.ctr_refuses(
             &daemon,
             "push by TLS with a wrong password",
             &push(&trusting, "wrong"),
         )?;
-        let good = push(&trusting, PASSWORD);
+        let good = push(&trusting, &self.way.secret);
         let good = good.each_ref().map(String::as_str);
-        self.ctr(&daemon, "push by TLS with a password", &good)?;
+        self.ctr(&daemon, &self.with_way("push by TLS"), &good)?;
         drop(daemon);
 
         let daemon = start(&self.lane, folder.path(), "pulling", 0)?;
         let pull = ["images", "pull", "--snapshotter=native", "--hosts-dir"];
-        let pull = [&pull[..], &[&trusting, &image]].concat();
-        self.ctr(&daemon, "pull by TLS without a login", &pull)
+        let credentials = format!("{}:{}", self.way.user, self.way.secret);
+        let user = ["--user", &credentials];
+        let user = if self.is_first() { &[][..] } else { &user };
+        let pull = [&pull[..], &[&trusting], user, &[&image]].concat();
+        self.ctr(&daemon, &self.pull_name(), &pull)
     }
 
     /// Writes a folder of hosts for this registry.
@@ -86,6 +89,9 @@ impl Guarded {
         operation: &str,
         arguments: &[String],
     ) -> Result<(), String> {
+        if !self.is_first() {
+            return Ok(());
+        }
         self.lane.step(Client::Ctr, operation, || {
             match daemon.ctr(&self.lane)?.args(arguments).run() {
                 Ok(said) => Err(format!("it was accepted: {said}")),

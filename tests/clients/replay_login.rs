@@ -36,7 +36,7 @@ pub fn docker(lane: &Lane) -> Result<(), String> {
     lane.replay(DOCKER, "log in with a wrong password", || {
         run(address, name, async |mut docker| {
             match docker.log_in(Some("wrong"), "").await {
-                Ok(()) => Err("it was accepted".to_owned()),
+                Ok(_) => Err("it was accepted".to_owned()),
                 Err(why) if why.contains("401") => Ok(()),
                 Err(why) => Err(why),
             }
@@ -50,6 +50,16 @@ pub fn docker(lane: &Lane) -> Result<(), String> {
                 docker_blob(&mut docker, blob).await?;
             }
             let pushed = docker.manifest("latest", DOCKER_MANIFEST, &manifest);
+            pushed.await.map(drop)
+        })
+    })?;
+    lane.replay(DOCKER, "push with a refresh token", || {
+        run(address, name, async |mut docker| {
+            let refresh = docker.log_in(Some(PASSWORD), "").await?;
+            let refresh = refresh.ok_or("the login had no refresh token")?;
+            let scope = format!("repository:{name}:push,pull");
+            docker.refresh(&refresh, &scope).await?;
+            let pushed = docker.manifest("refreshed", DOCKER_MANIFEST, &manifest);
             pushed.await.map(drop)
         })
     })?;
@@ -72,8 +82,9 @@ pub fn docker(lane: &Lane) -> Result<(), String> {
 }
 
 impl Session {
-    /// Gets a token for a scope, as docker does. Later requests have it.
-    async fn log_in(&mut self, password: Option<&str>, scope: &str) -> Result<(), String> {
+    /// Asks the registry where tokens are. Returns the realm and the service.
+    async fn challenge(&mut self) -> Result<(String, String), String> {
+        self.authorization = None;
         let (empty, refused) = (Upload::empty(), StatusCode::UNAUTHORIZED);
         let answer = self.send(Method::GET, "/v2/", &[], empty, refused).await?;
         same(
@@ -86,9 +97,42 @@ impl Session {
             let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
             rest.split_once('"').map(|(value, _)| value.to_owned())
         };
-        let (Some(realm), Some(service)) = (find("realm"), find("service")) else {
-            return Err(format!("no realm or no service: {challenge}"));
-        };
+        let found = find("realm").zip(find("service"));
+        found.ok_or(format!("no realm or no service: {challenge}"))
+    }
+
+    /// Gets a token for a scope with a refresh token, as docker does. Later requests have it.
+    async fn refresh(&mut self, token: &str, scope: &str) -> Result<(), String> {
+        let (realm, service) = self.challenge().await?;
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [
+            ("client_id", "docker"),
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token),
+            ("scope", scope),
+            ("service", &service),
+        ] {
+            form.append_pair(name, value);
+        }
+        let kind = [("content-type", "application/x-www-form-urlencoded")];
+        let body = Upload::bytes(form.finish());
+        let answer = self
+            .send(Method::POST, &realm, &kind, body, StatusCode::OK)
+            .await?;
+        let answer = json(&String::from_utf8_lossy(&answer.body))?;
+        // Docker reads no other field.
+        let token = answer["access_token"].as_str().ok_or("no access_token")?;
+        self.authorization = Some(format!("Bearer {token}"));
+        Ok(())
+    }
+
+    /// Gets a token for a scope, as docker does. Later requests have it. Returns the refresh token, if there is one.
+    async fn log_in(
+        &mut self,
+        password: Option<&str>,
+        scope: &str,
+    ) -> Result<Option<String>, String> {
+        let (realm, service) = self.challenge().await?;
         // Docker sorts the parameters. A login is for no scope, and asks for a refresh token, too.
         let mut query = Vec::new();
         if password.is_some() {
@@ -120,17 +164,17 @@ impl Session {
         let answer = self
             .send(Method::GET, &target, &headers, empty, StatusCode::OK)
             .await?;
-        let token = json(&String::from_utf8_lossy(&answer.body))?;
+        let answer = json(&String::from_utf8_lossy(&answer.body))?;
         // A shorter life counts as 60 s, and none as one.
-        if token["expires_in"]
+        if answer["expires_in"]
             .as_u64()
             .is_none_or(|seconds| seconds < 60)
         {
-            return Err(format!("expires_in: {}", token["expires_in"]));
+            return Err(format!("expires_in: {}", answer["expires_in"]));
         }
-        let token = token["token"].as_str().or(token["access_token"].as_str());
+        let token = answer["token"].as_str().or(answer["access_token"].as_str());
         let token = token.ok_or("the answer has no token")?;
         self.authorization = Some(format!("Bearer {token}"));
-        Ok(())
+        Ok(answer["refresh_token"].as_str().map(str::to_owned))
     }
 }

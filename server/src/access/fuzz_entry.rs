@@ -1,12 +1,13 @@
-//! Entry points for fuzzers: credentials in a head, and what of a scope is granted. Compiled only with the feature
-//! `fuzz-entry`.
+//! Entry points for fuzzers: credentials in a head, keys of other issuers, and what of a scope is granted. Compiled
+//! only with the feature `fuzz-entry`.
 //!
-//! Owns: [`Authorization`] and [`granted`]. Refuses: parsing of its own.
+//! Owns: [`Authorization`], [`claimed_issuer`], [`key_set_accepts`] and [`granted`]. Refuses: parsing of its own.
 
 use http::request::Parts;
 
 use super::api_keys::ApiKeySecret;
 use super::credentials::{self, Credentials};
+use super::key_sets::{self, Expected};
 use super::{Permission, Scope};
 
 /// What a head says about its sender.
@@ -30,6 +31,21 @@ pub fn authorization(head: &Parts) -> Authorization {
         Credentials::Token(token) => Authorization::Token(token),
         Credentials::Invalid => Authorization::Invalid,
     }
+}
+
+/// Returns whether a token is accepted with a JSON Web Key Set, from `issuer` for `audience`.
+pub fn key_set_accepts(keys: &[u8], token: &str, issuer: &str, audience: &str) -> bool {
+    let audiences = [audience.to_owned()];
+    let expected = Expected {
+        issuer,
+        audiences: &audiences,
+    };
+    key_sets::accepts(keys, token, expected)
+}
+
+/// Returns the issuer that a password claims to be a token of, if it is one.
+pub fn claimed_issuer(password: &str) -> Option<String> {
+    super::workloads::claimed_issuer(password)
 }
 
 /// Returns the text of the API key that a password is, if it is one.

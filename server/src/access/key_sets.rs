@@ -16,7 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::Uri;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -154,15 +154,9 @@ impl KeySets {
         token: &str,
         expected: Expected<'_>,
     ) -> Result<Option<Map<String, Value>>, KeysUnknown> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Ok(None);
-        }
-        let Ok(header) = jsonwebtoken::decode_header(token) else {
+        let Some(header) = header_of(token) else {
             return Ok(None);
         };
-        if !ALGORITHMS.contains(&header.alg) {
-            return Ok(None);
-        }
         let key = self.key(source, header.kid.as_deref()).await?;
         Ok(key.and_then(|key| decode(token, &key, header.alg, expected)))
     }
@@ -204,6 +198,27 @@ impl KeySets {
         }
         Arc::clone(sets.entry(source.clone()).or_default())
     }
+}
+
+/// Reads the header of a token, if a key of a set may verify it.
+fn header_of(token: &str) -> Option<Header> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return None;
+    }
+    let header = jsonwebtoken::decode_header(token).ok()?;
+    ALGORITHMS.contains(&header.alg).then_some(header)
+}
+
+/// Returns whether a token is valid with a set of keys, for fuzzers.
+#[cfg(feature = "fuzz-entry")]
+pub(super) fn accepts(keys: &[u8], token: &str, expected: Expected<'_>) -> bool {
+    let keys = serde_json::from_slice::<JwkSet>(keys).ok();
+    let (Some(keys), Some(header)) = (keys, header_of(token)) else {
+        return false;
+    };
+    let key = find(&keys, header.kid.as_deref());
+    key.and_then(|key| decode(token, key, header.alg, expected))
+        .is_some()
 }
 
 fn find<'a>(keys: &'a JwkSet, id: Option<&str>) -> Option<&'a Jwk> {

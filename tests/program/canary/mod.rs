@@ -9,10 +9,20 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use self::watch::{CANARY, Server, Watch, ask};
 use crate::serving::{run, tonnage};
+
+/// An issuer of tokens that are passwords.
+const ISSUER: &str = "https://issuer.example";
+
+/// Returns a token of the issuer that is not signed by it.
+fn workload_token() -> String {
+    let claims = format!(r#"{{"iss":"{ISSUER}","aud":"a","sub":"x","exp":4000000000}}"#);
+    let parts = [r#"{"alg":"ES256","kid":"k"}"#, &claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+    format!("{}.{CANARY}", parts.join("."))
+}
 
 impl Watch {
     /// Sends requests with secrets in every field that may have one.
@@ -37,6 +47,7 @@ impl Watch {
             format!("alice:{key}"),
             format!("bob:{key}"),
             format!("alice:{key}x"),
+            format!("oidc:{}", workload_token()),
             format!("{CANARY}-without-a-name"),
         ] {
             let encoded = STANDARD.encode(text);
@@ -126,6 +137,10 @@ impl Watch {
             format!("grant_type=password&username=alice&password={CANARY}-alice&scope=bad"),
             format!("grant_type=refresh_token&refresh_token={CANARY}&client_secret={CANARY}"),
             format!("grant_type={exchange}&subject_token={CANARY}&actor_token={CANARY}"),
+            format!(
+                "grant_type={exchange}&subject_token_type=urn:ietf:params:oauth:token-type:jwt&subject_token={}",
+                workload_token()
+            ),
             format!(
                 "grant_type=client_credentials&client_assertion={CANARY}&client_secret={CANARY}"
             ),
@@ -221,6 +236,22 @@ impl Watch {
             format!("[[key]]\nprivate = {CANARY}\n"),
         )
         .unwrap();
+        let url = format!("https://u:{CANARY}@h");
+        let addresses = [
+            format!("[[issuer]]\nurl = '{url}'\naudience = 'a'\n"),
+            format!("[[issuer]]\nurl = '{ISSUER}'\naudience = 'a'\nkeys = '{url}'\n"),
+            format!("[token_service]\nissuer = 'a'\nservice = 'b'\nrealm = '{url}'\nkeys = '/k'\n"),
+            format!(
+                "[token_service]\nissuer = 'a'\nservice = 'b'\nrealm = '{ISSUER}'\nkeys = '{url}'\n"
+            ),
+        ];
+        for (number, text) in addresses.iter().enumerate() {
+            let rules = self.file(&format!("address-{number}.toml"), text);
+            let data = self.at("new").display().to_string();
+            let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"];
+            let rules = ["--data", &data, "--auth", "--auth-rules", &rules];
+            assert_ne!(self.run(&[&serve[..], &rules].concat()), 0, "{text}");
+        }
         for (data, options) in [
             (
                 "new",
@@ -233,6 +264,8 @@ impl Watch {
             ("new", &["--auth", "--auth-rules", &key]),
             ("new", &["--config", &key]),
             ("new", &["--config", &htpasswd]),
+            ("new", &["--locations", &url]),
+            ("new", &["--hostname", &format!("u:{CANARY}@h")]),
             ("broken-users", &["--auth"]),
             ("broken-keys", &["--auth"]),
         ] {
@@ -280,10 +313,12 @@ fn no_secret_is_shown() {
     );
     let hash = bcrypt::hash(format!("{CANARY}-htpasswd"), 4).unwrap();
     let htpasswd = watch.file("htpasswd", &format!("bob:{hash}\n"));
-    let rules = watch.file(
-        "rules.toml",
-        "[[rule]]\nrepositories = 'a'\npush = ['bob']\n",
+    let keys = watch.file("keys.json", r#"{"keys": []}"#);
+    let issuer = format!(
+        "[[issuer]]\nurl = '{ISSUER}'\naudience = 'a'\nkeys = '{keys}'\n[[issuer.user]]\nname = 'w'\nclaims = {{ sub = 'x' }}\n"
     );
+    let rules = format!("{issuer}[[rule]]\nrepositories = 'a'\npush = ['bob', 'w']\n");
+    let rules = watch.file("rules.toml", &rules);
     let auth = [
         "--auth",
         "--auth-rules",

@@ -4,7 +4,7 @@
 //! with its password is read as itself however the scheme is written.
 
 use http::{HeaderValue, Request, header};
-use tonnage_server::fuzz_entry::{Authorization, api_key, authorization};
+use tonnage_server::fuzz_entry::{Authorization, api_key, authorization, claimed_issuer};
 
 /// Runs the target on some values.
 pub fn run(bytes: &[u8]) {
@@ -29,6 +29,9 @@ pub fn run(bytes: &[u8]) {
             assert!(!name.contains(':') && (&*name, &*password) != ("", ""));
             if let Some(key) = api_key(&password) {
                 assert_eq!(key, password);
+                assert_eq!(claimed_issuer(&password), None);
+            } else if claimed_issuer(&password).is_some() {
+                assert_eq!(password.split('.').count(), 3);
             }
         }
     }

@@ -1,12 +1,13 @@
 //! Fuzz target for tokens.
 //!
-//! The input: its kind (one byte), then a token, changes to a valid token, or a header and claims (two lines; `$kid` is
-//! the name of the key) that are signed with the right key or with another one. Checked: nothing is accepted that was
-//! not signed with the right key, and nothing that was signed for something else ([`FuzzedTokens::accepts`]).
+//! The input: its kind (one byte), then a token, changes to a valid token, a header and claims (two lines; `$kid` is
+//! the name of the key) that are signed with the right key or with another one, or a set of keys of another issuer and
+//! a token (two lines). Checked: nothing is accepted that was not signed with the right key, and nothing that was
+//! signed for something else ([`FuzzedTokens::accepts`]). What a shared secret signed is never accepted.
 
 use std::sync::OnceLock;
 
-use tonnage_server::fuzz_entry::FuzzedTokens;
+use tonnage_server::fuzz_entry::{FuzzedTokens, key_set_accepts};
 
 use super::input::Input;
 
@@ -51,7 +52,7 @@ fn sign(signer: &FuzzedTokens, named: &FuzzedTokens, header: &[u8], claims: &[u8
 pub fn run(bytes: &[u8]) {
     let world = world();
     let mut input = Input::new(bytes);
-    match input.byte() % 4 {
+    match input.byte() % 5 {
         0 => {
             let text = String::from_utf8_lossy(input.all());
             assert!(!world.own.accepts(&text), "{text:?}");
@@ -61,11 +62,15 @@ pub fn run(bytes: &[u8]) {
             let accepted = world.own.accepts(&changed);
             assert_eq!(accepted, changed == world.valid, "{changed:?}");
         }
+        4 => {
+            let (keys, token) = lines(input.all());
+            let token = String::from_utf8_lossy(token.unwrap_or_default());
+            let accepted = key_set_accepts(keys, &token, "https://i", "a");
+            assert!(!accepted, "{token:?}");
+        }
         kind => {
-            let rest = input.all();
-            let end = rest.iter().position(|byte| *byte == b'\n');
-            let (header, claims) = rest.split_at(end.unwrap_or(rest.len()));
-            let claims = claims.strip_prefix(b"\n").unwrap_or(CLAIMS);
+            let (header, claims) = lines(input.all());
+            let claims = claims.unwrap_or(CLAIMS);
             let signer = if kind == 2 {
                 &world.own
             } else {
@@ -75,6 +80,14 @@ pub fn run(bytes: &[u8]) {
             let accepted = world.own.accepts(&token);
             assert!(!accepted || kind == 2, "{token}");
         }
+    }
+}
+
+/// Returns the first line, and what follows it.
+fn lines(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match bytes.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
+        None => (bytes, None),
     }
 }
 

@@ -104,8 +104,12 @@ fn parse<T: FromStr>(text: &str, expected: &str) -> Result<T, String> {
     text.parse().ok().ok_or_else(|| invalid(text, expected))
 }
 
+/// Describes an invalid value. What precedes an @ is not quoted, because it may be a password.
 fn invalid(text: &str, expected: &str) -> String {
-    format!("invalid value `{text}`; write {expected}")
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("invalid value `...@{rest}`; write {expected}"),
+        None => format!("invalid value `{text}`; write {expected}"),
+    }
 }
 
 /// Returns the kind of paths.
