@@ -2,6 +2,7 @@
 //!
 //! Owns: end-to-end tests that need only the program. Refuses: any address but loopback, any port but a free one.
 
+mod acme;
 mod auth;
 mod canary;
 mod cli;

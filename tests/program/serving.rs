@@ -50,7 +50,11 @@ pub(crate) struct Serving {
 impl Serving {
     pub(crate) fn start(data: &Path, arguments: &[&str]) -> Self {
         let mut command = tonnage(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
-        command.arg("--data").arg(data).args(arguments);
+        Self::of(command.arg("--data").arg(data).args(arguments))
+    }
+
+    /// Starts `tonnage serve` with all its options.
+    pub(crate) fn of(command: &mut Command) -> Self {
         let mut child = command
             .stderr(Stdio::piped())
             .spawn()

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::serving::{Serving, run, tonnage};
 
-fn smoke(url: &str, authority: &Path) -> (i32, String, String) {
+pub(crate) fn smoke(url: &str, authority: &Path) -> (i32, String, String) {
     let mut command = tonnage(&["smoke", url, "--size", "9 MiB", "--strict", "--ca"]);
     run(command.arg(authority))
 }
@@ -114,6 +114,33 @@ fn wrong_options_of_tls_are_explained() {
             "no effect without tls.client_ca",
         ),
         (&["--tls-client-names", "uri,mail"], "uri, dns and cn"),
+        (&["--tls", "acme"], "set tls.acme"),
+        (
+            &["--acme", "a.example", "--tls", "self"],
+            "tls.mode is self",
+        ),
+        (
+            &[
+                "--acme",
+                "a.example",
+                "--tls-cert",
+                &file,
+                "--tls-key",
+                &file,
+            ],
+            "another certificate",
+        ),
+        (&["--acme", "*.a.example"], "a name or an IP address"),
+        (&["--tls-acme-ca", &file], "no effect without tls.acme"),
+        (
+            &[
+                "--acme",
+                "a.example",
+                "--tls-acme-directory",
+                "http://b.example",
+            ],
+            "https://authority.example",
+        ),
         (&["--tls-cert", &file], "tls.key"),
         (&["--tls-key", &file], "tls.cert"),
         (

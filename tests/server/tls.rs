@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -12,7 +13,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonnage_engine::{Algorithm, Change};
 use tonnage_server::tls::{
-    AlpnPreference, OwnAuthority, ServerTls, TlsOptions, TlsSource, client_config, https_connector,
+    AcmeOptions, AlpnPreference, OwnAuthority, ServerTls, TlsOptions, TlsSource, client_config,
+    https_connector,
 };
 use tonnage_server::{Locations, ServerOptions};
 use tonnage_tests::batch_of;
@@ -45,6 +47,15 @@ async fn start(
 
 /// Completes a handshake as a client that trusts the authority in `directory` and offers `protocols`.
 async fn shake(directory: &Path, stream: TcpStream, protocols: &[&str]) -> TlsStream<TcpStream> {
+    let shaken = try_shake(directory, stream, protocols).await;
+    shaken.expect("a handshake")
+}
+
+async fn try_shake(
+    directory: &Path,
+    stream: TcpStream,
+    protocols: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let authority = std::fs::read_to_string(directory.join("ca.pem")).unwrap();
     let mut config = client_config(Some(&authority), true).unwrap();
     config.alpn_protocols = protocols
@@ -52,10 +63,9 @@ async fn shake(directory: &Path, stream: TcpStream, protocols: &[&str]) -> TlsSt
         .map(|name| name.as_bytes().to_vec())
         .collect();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let shaken = TlsConnector::from(Arc::new(config))
+    TlsConnector::from(Arc::new(config))
         .connect(name, stream)
-        .await;
-    shaken.expect("a handshake")
+        .await
 }
 
 /// Guards: the protocol is the one that both sides prefer; without a choice of the client it is HTTP/1.1. Both are
@@ -198,4 +208,59 @@ async fn certificates_are_verified() {
             .build::<_, http_body_util::Empty<bytes::Bytes>>(connector);
         assert_eq!(client.get(uri.clone()).await.is_ok(), trusted);
     }
+}
+
+/// Guards: a client that verifies a name for an authority (RFC 8737) gets no certificate but one for that, and no
+/// answer to a request. Other clients get the usual certificate, whatever else they offer.
+#[tokio::test(flavor = "multi_thread")]
+async fn verifications_get_no_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let acme = AcmeOptions {
+        directory: directory.path().to_path_buf(),
+        names: vec!["127.0.0.1".to_owned()],
+        // Nothing listens there.
+        url: "https://127.0.0.1:1/".to_owned(),
+        authorities: None,
+        contact: None,
+    };
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(acme.names.clone()).unwrap();
+    let certificate = certificate.self_signed(&key).unwrap().pem();
+    let path = acme.certificate_path();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, key.serialize_pem() + &certificate).unwrap();
+    // What `shake` trusts.
+    std::fs::write(directory.path().join("ca.pem"), &certificate).unwrap();
+    let tls = ServerTls::open(TlsSource::Acme(acme), TlsOptions::default()).unwrap();
+    let registry = TestRegistry::with(ServerOptions {
+        tls: Some(tls),
+        ..ServerOptions::default()
+    });
+    let registry = registry.await;
+    let get = |protocols: &'static [&'static str]| {
+        let (address, at) = (registry.client().address(), directory.path());
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let mut stream = try_shake(at, stream, protocols).await?;
+            let get = b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            stream.write_all(get).await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        }
+    };
+    for protocols in [
+        &["http/1.1", "acme-tls/1"][..],
+        &["acme-tls/1", "http/1.1"],
+        &[],
+    ] {
+        let answer = get(protocols).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{protocols:?}");
+    }
+    // Nothing is being verified.
+    let error = get(&["acme-tls/1"]).await.unwrap_err().to_string();
+    assert!(error.contains("AccessDenied"), "{error}");
+    // The end may come before the request is written.
+    let answer = get(&["acme-tls/1", "other"]).await.unwrap_or_default();
+    assert!(answer.is_empty());
 }

@@ -5,10 +5,11 @@
 //! Refuses: connections, which the transport and `outgoing` make.
 //!
 //! Layers, each using only those before it: `identity` (a certificate with its key), `authority` (the registry's own),
-//! `source` (files or the own authority, and what they have now), `client` (the configuration for other servers),
-//! `client_names` and `client_certificates` (who a client is), `server` (the configuration of listeners), `renewal`
-//! (when a listener's certificate is replaced).
+//! `client` (the configuration for other servers), `acme` (certificates of another authority), `source` (files, the own
+//! authority or `acme`, and what they have now), `client_names` and `client_certificates` (who a client is), `server`
+//! (the configuration of listeners), `renewal` (when a listener's certificate is replaced).
 
+mod acme;
 mod authority;
 mod client;
 mod client_certificates;
@@ -21,6 +22,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use self::acme::{AcmeOptions, LETS_ENCRYPT};
 pub use self::client::{client_config, https_connector};
 pub use self::client_certificates::ClientCertificates;
 pub use self::client_names::{ClientName, ClientUri, InvalidClientUri, NameKind};

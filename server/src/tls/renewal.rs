@@ -3,14 +3,19 @@
 //! Owns: the thread that looks at their sources, and the log of what came of it. The files are read and compared, not
 //! watched: notifications do not exist on every file system, and miss a folder that a link replaces.
 //!
+//! Fetching a certificate from an authority takes minutes at most. Meanwhile the authorities of clients are not looked
+//! at.
+//!
 //! It is a thread of its own, started with the server, because it waits for a disk, and a limit on threads that is
 //! reached later must not end it.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::acme;
 use super::server::ServerTls;
 
 /// Interval of looks whether the listener still exists.
@@ -33,11 +38,15 @@ impl ServerTls {
         let (this, guard) = (self.clone(), Arc::downgrade(guard));
         let thread = std::thread::Builder::new().name("tonnage-tls".to_owned());
         let keeping = move || {
+            let mut fetching = this.fetching();
             let mut certificate = Watch::new(this.source().interval());
             let mut authorities = Watch::new(LOOK_AT_AUTHORITIES);
             while guard.strong_count() > 0 {
                 std::thread::sleep(LOOK);
-                certificate.look(|logged| this.look_at_certificate(logged));
+                certificate.look(|logged| match &mut fetching {
+                    Some(fetching) => this.fetch_if_due(fetching, logged),
+                    None => this.look_at_certificate(logged),
+                });
                 authorities.look(|logged| this.look_at_authorities(logged));
             }
         };
@@ -59,6 +68,28 @@ impl ServerTls {
                     tracing::error!(
                         why,
                         "the certificate could not be replaced; the last one stays in use"
+                    );
+                }
+                Some(why)
+            }
+        }
+    }
+
+    /// Fetches a certificate from the authority if it is time. Returns why that failed, until it succeeds.
+    fn fetch_if_due(&self, fetching: &mut acme::Renewal, logged: Option<&str>) -> Option<String> {
+        match fetching.run_if_due(&self.shown()) {
+            acme::Outcome::Idle => logged.map(str::to_owned),
+            acme::Outcome::Fetched => self.look_at_certificate(logged),
+            acme::Outcome::Failed(error, pause) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                let why = error.to_string();
+                if logged == Some(&*why) {
+                    tracing::info!(why, ?pause, "no certificate could be fetched again");
+                } else {
+                    tracing::error!(
+                        why,
+                        next_attempt_after = ?pause,
+                        "no certificate could be fetched; the one before stays in use"
                     );
                 }
                 Some(why)

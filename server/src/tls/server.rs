@@ -5,10 +5,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -16,6 +18,7 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConnection};
 use rustls::sign::CertifiedKey;
 
+use super::acme::{Challenges, PROTOCOL, Renewal};
 use super::client_certificates::ClientCertificates;
 use super::client_names::ClientName;
 use super::error::TlsError;
@@ -48,6 +51,8 @@ pub struct ServerTls {
     shown: Arc<Shown>,
     options: Arc<TlsOptions>,
     pub(super) source: TlsSource,
+    /// Attempts to fetch a certificate that failed.
+    pub(super) failures: Arc<AtomicU64>,
 }
 
 /// How handshakes are answered.
@@ -59,20 +64,26 @@ struct Current {
 }
 
 /// The certificate that new connections get.
-struct Shown(ArcSwap<Identity>);
+struct Shown {
+    identity: ArcSwap<Identity>,
+    challenges: Arc<Challenges>,
+}
 
 impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let valid = self.0.load().valid_unix_s;
+        let valid = self.identity.load().valid_unix_s;
         f.debug_struct("Shown")
             .field("valid_unix_s", &valid)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
 impl ResolvesServerCert for Shown {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.load().certified))
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if Challenges::is_asked_for(&hello) {
+            return self.challenges.find(hello.server_name());
+        }
+        Some(Arc::clone(&self.identity.load().certified))
     }
 }
 
@@ -84,15 +95,20 @@ impl ServerTls {
     pub fn open(source: TlsSource, options: TlsOptions) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let identity = source.identity(&provider)?;
-        let shown = Arc::new(Shown(ArcSwap::from_pointee(identity)));
+        let shown = Arc::new(Shown {
+            identity: ArcSwap::from_pointee(identity),
+            challenges: Arc::default(),
+        });
         let clients = options.clients.as_ref();
         let authorities = clients.map(ClientCertificates::read).transpose()?;
-        let current = Current::new(&provider, &shown, &options, authorities)?;
+        let speaks_acme = matches!(source, TlsSource::Acme(_));
+        let current = Current::new(&provider, &shown, &options, authorities, speaks_acme)?;
         Ok(Self {
             current: Arc::new(ArcSwap::from_pointee(current)),
             shown,
             options: Arc::new(options),
             source,
+            failures: Arc::default(),
         })
     }
 
@@ -107,6 +123,26 @@ impl ServerTls {
         ClientName::of(connection.peer_certificates()?.first()?, &clients.names)
     }
 
+    /// Returns whether the client of a connection only verifies a name. It sends no requests, and gets no answers.
+    pub(crate) fn is_verification(connection: &ServerConnection) -> bool {
+        connection.alpn_protocol() == Some(PROTOCOL)
+    }
+
+    /// Returns the certificate that is shown.
+    pub(super) fn shown(&self) -> Arc<Identity> {
+        self.shown.identity.load_full()
+    }
+
+    /// Returns what fetches certificates, if the source is an authority that speaks ACME.
+    pub(super) fn fetching(&self) -> Option<Renewal> {
+        let TlsSource::Acme(acme) = &self.source else {
+            return None;
+        };
+        let provider = Arc::clone(self.config().crypto_provider());
+        let challenges = Arc::clone(&self.shown.challenges);
+        Some(Renewal::new(acme.clone(), challenges, provider))
+    }
+
     /// Returns where the certificate comes from.
     pub fn source(&self) -> &TlsSource {
         &self.source
@@ -119,11 +155,11 @@ impl ServerTls {
     /// It cannot be used; the one before stays.
     pub(crate) fn renew(&self) -> Result<bool, TlsError> {
         let new = self.source.identity(self.config().crypto_provider())?;
-        let old = self.shown.0.load();
+        let old = self.shown.identity.load();
         if old.certified.cert == new.certified.cert {
             return Ok(false);
         }
-        self.shown.0.store(Arc::new(new));
+        self.shown.identity.store(Arc::new(new));
         Ok(true)
     }
 
@@ -140,14 +176,15 @@ impl ServerTls {
             return Ok(false);
         }
         let provider = old.config.crypto_provider();
-        let current = Current::new(provider, &self.shown, &self.options, new)?;
+        let speaks_acme = matches!(self.source, TlsSource::Acme(_));
+        let current = Current::new(provider, &self.shown, &self.options, new, speaks_acme)?;
         self.current.store(Arc::new(current));
         Ok(true)
     }
 
     /// Returns the last second in which the certificate is valid, in Unix time.
     pub(crate) fn expires_unix_s(&self) -> i64 {
-        let [_, end] = self.shown.0.load().valid_unix_s;
+        let [_, end] = self.shown.identity.load().valid_unix_s;
         end
     }
 }
@@ -159,6 +196,7 @@ impl Current {
         shown: &Arc<Shown>,
         options: &TlsOptions,
         authorities: Option<Vec<u8>>,
+        speaks_acme: bool,
     ) -> Result<Self, TlsError> {
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(shown) as _;
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
@@ -177,6 +215,9 @@ impl Current {
             AlpnPreference::Http2 => vec![http2, http1],
             AlpnPreference::Http1 => vec![http1, http2],
         };
+        if speaks_acme {
+            config.alpn_protocols.push(PROTOCOL.to_vec());
+        }
         Ok(Self {
             config: Arc::new(config),
             authorities,
@@ -193,6 +234,17 @@ impl Collector for ServerTls {
             None,
             gauge.metric_type(),
         )?;
-        gauge.encode(encoded)
+        gauge.encode(encoded)?;
+        if let TlsSource::Acme(_) = self.source {
+            let counter = ConstCounter::new(self.failures.load(Ordering::Relaxed));
+            let encoded = encoder.encode_descriptor(
+                "tls_acme_failures",
+                "Attempts to fetch a certificate from the authority that failed",
+                None,
+                counter.metric_type(),
+            )?;
+            counter.encode(encoded)?;
+        }
+        Ok(())
     }
 }

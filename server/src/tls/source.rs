@@ -1,7 +1,7 @@
 //! Where the certificate of a listener comes from.
 //!
-//! Owns: [`TlsSource`]: two files that somebody else maintains, or the registry's own authority with the files that it
-//! keeps. Refuses: showing the certificate to clients (`server`).
+//! Owns: [`TlsSource`]: two files that somebody else maintains, the registry's own authority with the files that it
+//! keeps, or an authority that speaks ACME (`acme`). Refuses: showing the certificate to clients (`server`).
 //!
 //! Invariants: an authority is never replaced, because clients trust it; one that lost its key is an error. A
 //! certificate is replaced with its key.
@@ -16,6 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
 use tonnage_engine::{Algorithm, Digest};
 
+use super::acme::AcmeOptions;
 use super::authority::Authority;
 use super::error::TlsError;
 use super::identity::Identity;
@@ -25,6 +26,8 @@ use crate::kept_files::{self, FileError, PUBLIC, SECRET};
 const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 /// Interval of looks whether an own certificate is to be renewed.
 const LOOK_AT_OWN: Duration = Duration::from_hours(1);
+/// Interval of looks whether it is time to fetch a certificate, which reads nothing.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 
 /// How long before the end of the authority the log warns: there is time to tell all clients.
 const WARN_BEFORE_S: i64 = 180 * 24 * 60 * 60;
@@ -41,6 +44,8 @@ pub enum TlsSource {
     },
     /// The registry's own authority.
     Own(OwnAuthority),
+    /// An authority that speaks ACME.
+    Acme(AcmeOptions),
 }
 
 /// The registry's own authority and its server's certificate, in a directory.
@@ -58,6 +63,16 @@ impl TlsSource {
         match self {
             Self::Files { certificate, key } => pair(certificate, key, provider),
             Self::Own(own) => own.identity(provider),
+            Self::Acme(acme) => {
+                if let Some(found) = acme.kept(provider)? {
+                    return Ok(found);
+                }
+                tracing::info!(
+                    names = ?acme.names,
+                    "there is no certificate yet: clients reject the connection until the first one arrives"
+                );
+                acme.placeholder(provider)
+            }
         }
     }
 
@@ -66,6 +81,7 @@ impl TlsSource {
         match self {
             Self::Files { .. } => LOOK_AT_FILES,
             Self::Own(_) => LOOK_AT_OWN,
+            Self::Acme(_) => LOOK_AT_CLOCK,
         }
     }
 }

@@ -16,6 +16,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -112,6 +113,14 @@ pub(super) async fn serve_tls<S: Service>(
         () = stop_waiting(&draining, &limits.clock) => return,
     };
     match opened {
+        Ok(Opened::Encrypted(mut stream)) if ServerTls::is_verification(stream.get_ref().1) => {
+            // Its client has seen the certificate. It may have gone already.
+            let ended = limits.clock.timeout(EVICTION_TIME_MAX, stream.shutdown());
+            ended
+                .await
+                .map(Result::unwrap_or_default)
+                .unwrap_or_default();
+        }
         Ok(Opened::Encrypted(stream)) => {
             let client_name = tls.client_name(stream.get_ref().1);
             serve(*stream, client_name, slot, service, limits, draining).await;

@@ -19,7 +19,8 @@ pub(crate) struct Serve {
 
 /// Serves until a signal arrives.
 pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
-    let config = config::load(&arguments.flags).into_valid()?.config;
+    let mut config = config::load(&arguments.flags).into_valid()?.config;
+    config.tls.add_hostnames(&mut config.server);
     let json = config.log_format == "json";
     let data = config.data()?;
     let options = ServeOptions {

@@ -41,7 +41,8 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
         ("tls.client_ca", config.tls.client_ca.is_some()),
     ] {
         if is_set && !config.tls.is_on() {
-            let what = "it has no effect without TLS; set tls.mode, or tls.cert and tls.key";
+            let what =
+                "it has no effect without TLS; set tls.mode, tls.acme, or tls.cert and tls.key";
             reader.reject(key, what);
         }
     }

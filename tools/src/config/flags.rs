@@ -22,7 +22,7 @@ pub(crate) struct ConfigFlags {
 }
 
 /// Options that `-h` shows; `--help` shows all.
-const COMMON: [&str; 11] = [
+const COMMON: [&str; 12] = [
     "data",
     "listen",
     "admin_listen",
@@ -30,6 +30,7 @@ const COMMON: [&str; 11] = [
     "tls.mode",
     "tls.cert",
     "tls.key",
+    "tls.acme",
     "auth.enabled",
     "auth.rules",
     "log.level",
@@ -64,7 +65,7 @@ fn flag(option: &OptionInfo) -> Arg {
             "{help} [variable: {variable}] [default: {default}]{range}"
         ))
         .help_heading(heading(option.key))
-        .visible_aliases(singular(option.key))
+        .visible_aliases(alias(option.key))
         .hide_short_help(!COMMON.contains(&option.key));
     if option.form == Form::Switch {
         return flag
@@ -75,9 +76,13 @@ fn flag(option: &OptionInfo) -> Arg {
     flag
 }
 
-/// Returns another name of a flag whose value is a list, for a list of one.
-fn singular(key: &str) -> Option<&'static str> {
-    (key == "hostnames").then_some("hostname")
+/// Returns another, shorter name of a flag.
+fn alias(key: &str) -> Option<&'static str> {
+    match key {
+        "hostnames" => Some("hostname"),
+        "tls.acme" => Some("acme"),
+        _ => None,
+    }
 }
 
 /// Returns the heading in the help above the options of a table of the file.

@@ -32,6 +32,9 @@ pub(crate) enum Form {
     List,
 }
 
+/// Most hosts of one certificate: Let's Encrypt issues none for more.
+const CERTIFIED_HOSTS_MAX: usize = 100;
+
 /// Reads a value from its text.
 type Parse<T> = Box<dyn Fn(&str) -> Result<T, String>>;
 
@@ -299,6 +302,60 @@ pub(crate) fn registries() -> Kind<Vec<String>> {
         _ => Err(invalid(text, expected)),
     };
     list(entry, |list| join(list.iter().cloned()))
+}
+
+/// Returns the kind of lists of hosts for which an authority issues certificates.
+pub(crate) fn certified_hosts() -> Kind<Vec<Host>> {
+    let expected =
+        "a name or an IP address without a port, such as registry.example or 203.0.113.7";
+    let show = |list: &Vec<_>| {
+        join(list.iter().map(|host| match host {
+            Host::Address(address) => address.to_string(),
+            Host::Name(name) => name.to_string(),
+        }))
+    };
+    let list = list(move |text| parse(text, expected), show);
+    let parse = move |text: &str| match (list.parse)(text)? {
+        hosts if hosts.len() > CERTIFIED_HOSTS_MAX => Err(format!(
+            "a certificate is for at most {CERTIFIED_HOSTS_MAX} hosts"
+        )),
+        hosts => Ok(hosts),
+    };
+    Kind::new(Form::List, parse, show)
+}
+
+/// Returns the kind of addresses that begin with `https://`.
+pub(crate) fn https_url() -> Kind<String> {
+    let parse = |text: &str| {
+        let rest = text.strip_prefix("https://").unwrap_or_default();
+        let is_url = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic());
+        let expected = "an address such as https://authority.example/directory";
+        is_url
+            .then(|| text.to_owned())
+            .ok_or_else(|| invalid(text, expected))
+    };
+    Kind::new(Form::Word, parse, String::clone)
+}
+
+/// Returns the kind of addresses of mail that may be absent.
+pub(crate) fn mail_or_none() -> Kind<Option<String>> {
+    let parse = |text: &str| match text {
+        "none" => Ok(None),
+        _ if text.len() <= 254
+            && text.contains('@')
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b',') =>
+        {
+            Ok(Some(text.to_owned()))
+        }
+        _ => Err(invalid(
+            text,
+            "an address such as ops@registry.example, or none",
+        )),
+    };
+    let show = |mail: &Option<String>| mail.clone().unwrap_or_else(|| "none".to_owned());
+    Kind::new(Form::Word, parse, show)
 }
 
 /// Returns the kind of lists of kinds of names in certificates, which are not empty.

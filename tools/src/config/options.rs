@@ -13,8 +13,9 @@ use tonnage_server::ServerOptions;
 use tonnage_server::access::{AccessOptions, OwnUsers};
 
 use crate::config::kind::{
-    address, address_or_off, count, duration, file_or_none, hosts, locations, name_kinds, path,
-    registries, repositories, size, size_or_auto, switch, threads, untagged_rules, word,
+    address, address_or_off, certified_hosts, count, duration, file_or_none, hosts, https_url,
+    locations, mail_or_none, name_kinds, path, registries, repositories, size, size_or_auto,
+    switch, threads, untagged_rules, word,
 };
 use crate::config::reader::{OptionInfo, Reader};
 use crate::config::tls::TlsConfig;
@@ -168,12 +169,20 @@ impl Config {
 
     fn read_tls(&mut self, reader: &mut Reader) {
         let tls = &mut self.tls;
-        reader.read("tls.mode", &mut tls.mode, word(&["auto", "off", "self", "files"]),
-            "Encrypt connections: with a certificate of an own authority, made for hostnames (self), or with the one in tls.cert (files); auto is files if tls.cert is set, else off");
+        reader.read("tls.mode", &mut tls.mode, word(&["auto", "off", "self", "files", "acme"]),
+            "Encrypt connections: with a certificate of an own authority, made for hostnames (self), with the one in tls.cert (files), or with one that is fetched (acme); auto is files if tls.cert is set, acme if tls.acme is, else off");
         reader.read("tls.cert", &mut tls.cert, file_or_none(),
             "Certificate in PEM form, followed by those of intermediate authorities; read again when it changes");
         reader.read("tls.key", &mut tls.key, file_or_none(),
             "Private key of tls.cert in PEM form");
+        reader.read("tls.acme", &mut tls.acme, certified_hosts(),
+            "Names and IP addresses for which a certificate is fetched from Let's Encrypt or tls.acme_directory, which connects to port 443 of each; agrees to the terms of that authority");
+        reader.read("tls.acme_directory", &mut tls.acme_directory, https_url(),
+            "Directory of the authority from which certificates are fetched (ACME)");
+        reader.read("tls.acme_ca", &mut tls.acme_ca, file_or_none(),
+            "File with authorities to trust for tls.acme_directory, beside those of the system, in PEM form");
+        reader.read("tls.acme_contact", &mut tls.acme_contact, mail_or_none(),
+            "Address to which that authority may send mail; used when the account is made");
         reader.read("tls.prefer", &mut tls.prefer, word(&["http2", "http1"]),
             "Protocol for clients that speak both");
         reader.read("tls.client_ca", &mut tls.client_ca, file_or_none(),

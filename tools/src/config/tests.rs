@@ -70,6 +70,7 @@ fn values_are_shown_as_they_can_be_typed() {
         "mirror_of = 'docker.io, [::1]:5000' -> docker.io,[::1]:5000",
         "hostnames = ['*', 'A.example', '[::1]'] -> *,a.example,::1",
         "locations = 'https://a.example' -> https://a.example",
+        "tls.acme = ['A.example', '[2001:db8::1]'] -> a.example,2001:db8::1",
         "drain_timeout = '90s' -> 1m30s",
         "worker_threads = 3 -> 3",
         "storage.read_budget = 8388608 -> 8 MiB",

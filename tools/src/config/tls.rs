@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use tonnage_server::tls::{
-    AlpnPreference, ClientCertificates, NameKind, OwnAuthority, TlsOptions, TlsSource,
+    AcmeOptions, AlpnPreference, ClientCertificates, LETS_ENCRYPT, NameKind, OwnAuthority,
+    TlsOptions, TlsSource,
 };
 use tonnage_server::{Host, Hostname, ServerOptions};
 
@@ -15,12 +16,20 @@ use crate::config::reader::Reader;
 /// How connections are encrypted.
 #[derive(Debug)]
 pub(crate) struct TlsConfig {
-    /// `auto`, `off`, `self` or `files`; `auto` is `files` with a certificate, else `off`.
+    /// `auto`, `off`, `self`, `files` or `acme`; `auto` is what the other options are for, else `off`.
     pub(super) mode: &'static str,
     /// Chain of certificates.
     pub(super) cert: Option<PathBuf>,
     /// Private key.
     pub(super) key: Option<PathBuf>,
+    /// Hosts for which a certificate is fetched.
+    pub(super) acme: Vec<Host>,
+    /// Where it is fetched.
+    pub(super) acme_directory: String,
+    /// Authorities to trust there.
+    pub(super) acme_ca: Option<PathBuf>,
+    /// Address of the operator.
+    pub(super) acme_contact: Option<String>,
     /// `http2` or `http1`.
     pub(super) prefer: &'static str,
     /// Authorities of client certificates.
@@ -35,6 +44,10 @@ impl Default for TlsConfig {
             mode: "auto",
             cert: None,
             key: None,
+            acme: Vec::new(),
+            acme_directory: LETS_ENCRYPT.to_owned(),
+            acme_ca: None,
+            acme_contact: None,
             prefer: "http2",
             client_ca: None,
             client_names: NameKind::ALL.map(|(_, kind)| kind).into(),
@@ -64,8 +77,32 @@ impl TlsConfig {
         } else if files && self.key.is_none() {
             reader.reject("tls.cert", "set tls.key, too");
         }
-        if self.client_ca.is_none() && reader.is_set("tls.client_names") {
+        self.check_acme(reader);
+        if self.client_ca.is_none() && self.client_names != Self::default().client_names {
             reader.reject("tls.client_names", "it has no effect without tls.client_ca");
+        }
+    }
+
+    fn check_acme(&self, reader: &mut Reader) {
+        if self.mode == "acme" && self.acme.is_empty() {
+            reader.reject("tls.mode", "set tls.acme, too");
+        }
+        let files = self.cert.is_some() || self.key.is_some();
+        if !self.acme.is_empty() && ["self", "files"].contains(&self.mode) {
+            let what = format!("tls.mode is {}; remove one of the two", self.mode);
+            reader.reject("tls.acme", &what);
+        } else if !self.acme.is_empty() && files {
+            let what = "tls.cert and tls.key name another certificate; remove one of the two";
+            reader.reject("tls.acme", what);
+        }
+        for (key, is_set) in [
+            ("tls.acme_directory", self.acme_directory != LETS_ENCRYPT),
+            ("tls.acme_ca", self.acme_ca.is_some()),
+            ("tls.acme_contact", self.acme_contact.is_some()),
+        ] {
+            if self.acme.is_empty() && is_set {
+                reader.reject(key, "it has no effect without tls.acme");
+            }
         }
     }
 
@@ -75,6 +112,15 @@ impl TlsConfig {
             && let (Some(certificate), Some(key)) = (self.cert.clone(), self.key.clone())
         {
             return Some(TlsSource::Files { certificate, key });
+        }
+        if ["auto", "acme"].contains(&self.mode) && !self.acme.is_empty() {
+            return Some(TlsSource::Acme(AcmeOptions {
+                directory: data.join("tls/acme"),
+                names: self.acme.iter().map(text).collect(),
+                url: self.acme_directory.clone(),
+                authorities: self.acme_ca.clone(),
+                contact: self.acme_contact.clone(),
+            }));
         }
         (self.mode == "self").then(|| {
             TlsSource::Own(OwnAuthority {
@@ -87,8 +133,17 @@ impl TlsConfig {
     /// Returns whether connections are encrypted.
     pub(super) fn is_on(&self) -> bool {
         match self.mode {
-            "auto" => self.cert.is_some(),
+            "auto" => self.cert.is_some() || !self.acme.is_empty(),
             mode => mode != "off",
+        }
+    }
+
+    /// Lets clients reach a server under the hosts of its certificate, if only some hosts are accepted.
+    pub(crate) fn add_hostnames(&self, server: &mut ServerOptions) {
+        let only_loopback = server.listen.ip().to_canonical().is_loopback();
+        if only_loopback || !server.hostnames.is_empty() {
+            let hosts = self.acme.iter().cloned();
+            server.hostnames.extend(hosts.map(Hostname::Only));
         }
     }
 
@@ -115,8 +170,7 @@ impl TlsConfig {
 fn hosts(server: &ServerOptions) -> Vec<String> {
     let configured = server.hostnames.iter().filter_map(|host| match host {
         Hostname::Any => None,
-        Hostname::Only(Host::Name(name)) => Some(name.to_string()),
-        Hostname::Only(Host::Address(address)) => Some(address.to_string()),
+        Hostname::Only(host) => Some(text(host)),
     });
     let mut hosts: Vec<_> = configured.collect();
     let listen = server.listen.ip().to_canonical();
@@ -140,6 +194,13 @@ fn hosts(server: &ServerOptions) -> Vec<String> {
         }
     });
     hosts
+}
+
+fn text(host: &Host) -> String {
+    match host {
+        Host::Name(name) => name.to_string(),
+        Host::Address(address) => address.to_string(),
+    }
 }
 
 /// Returns the name of this machine, if it can be part of an address.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use tonnage_engine::OpenReport;
-use tonnage_server::tls::{OwnAuthority, TlsSource};
+use tonnage_server::tls::{AcmeOptions, OwnAuthority, TlsSource};
 
 use super::access::Access;
 use super::trust;
@@ -71,6 +71,7 @@ impl Started<'_> {
         }
         match self.tls {
             Some(TlsSource::Own(own)) => self.print_authority(own),
+            Some(TlsSource::Acme(acme)) => self.print_acme(acme),
             Some(TlsSource::Files { certificate, .. }) => {
                 note(&format!("  tls       {}", certificate.display()));
                 self.print_next(&reachable(address).to_string(), "");
@@ -110,7 +111,22 @@ impl Started<'_> {
         for line in trust::commands(own, port) {
             note(&line);
         }
-        self.print_next(&trust::place(own, port), "");
+        self.print_next(&trust::place_of(own, port), "");
+    }
+
+    fn print_acme(&self, acme: &AcmeOptions) {
+        let (names, address) = (acme.names.join(", "), self.address);
+        note(&format!("  tls       for {names}, from {}", acme.url));
+        note(&format!(
+            "            its authority connects to port 443 of each name, which must lead to {address}"
+        ));
+        if !acme.certificate_path().exists() {
+            note(
+                "            clients reject the certificate until the first one arrives; see the log",
+            );
+        }
+        let name = acme.names.first().map_or("localhost", String::as_str);
+        self.print_next(&trust::place(name, self.address.port()), "");
     }
 
     /// Prints commands to try next. `verify` is what clients have to be told about the verification of certificates.
@@ -118,14 +134,20 @@ impl Started<'_> {
         let scheme = self.scheme();
         let ca = match self.tls {
             Some(TlsSource::Own(own)) => format!(" --ca {}", own.authority_path().display()),
-            Some(TlsSource::Files { .. }) | None => String::new(),
+            Some(TlsSource::Files { .. } | TlsSource::Acme(_)) | None => String::new(),
         };
         let flag = |name: &str| match verify {
             "" => String::new(),
             verify => format!("--{name}tls-verify{verify} "),
         };
         note("next:");
-        let here = reachable(self.address);
+        let here = match self.tls {
+            // The certificate is not for the address that is listened on.
+            Some(TlsSource::Acme(_)) => at.to_owned(),
+            Some(TlsSource::Files { .. } | TlsSource::Own(_)) | None => {
+                reachable(self.address).to_string()
+            }
+        };
         let user = match self.access {
             Some(_) => " --username NAME",
             None => "",

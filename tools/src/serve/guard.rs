@@ -1,8 +1,8 @@
 //! How a server that starts is guarded: encryption and access control.
 //!
 //! Owns: [`GuardOptions`], and the order of what it reads and makes. A certificate of somebody else is read before
-//! anything is changed. The own authority and the list of users are in the store's directory, so they come after the
-//! store.
+//! anything is changed. The own authority, certificates that were fetched, and the list of users are in the store's
+//! directory, so they come after the store.
 
 use std::path::Path;
 
@@ -26,16 +26,18 @@ pub(crate) struct GuardOptions {
 }
 
 impl GuardOptions {
-    /// Returns how many threads it needs at least: one for the certificate, two for users and their passwords.
+    /// Returns how many threads it needs at least: one for the certificate, another to resolve the name of an authority
+    /// that it is fetched from, and two for users and their passwords.
     pub(crate) fn threads(&self) -> usize {
-        usize::from(self.tls.is_some()) + 2 * usize::from(self.auth.enabled)
+        let fetches = matches!(self.tls, Some(TlsSource::Acme(_)));
+        usize::from(self.tls.is_some()) + usize::from(fetches) + 2 * usize::from(self.auth.enabled)
     }
 
     /// Reads the certificate of somebody else, if there is one.
     pub(super) fn read_certificate(&self) -> Result<Option<ServerTls>, Failure> {
         match &self.tls {
             Some(source @ TlsSource::Files { .. }) => self.open_tls(source).map(Some),
-            Some(TlsSource::Own(_)) | None => Ok(None),
+            Some(TlsSource::Own(_) | TlsSource::Acme(_)) | None => Ok(None),
         }
     }
 
@@ -47,7 +49,7 @@ impl GuardOptions {
         data: &Path,
     ) -> Result<Option<Access>, Failure> {
         let tls = match &self.tls {
-            Some(source @ TlsSource::Own(_)) => Some(self.open_tls(source)?),
+            Some(source @ (TlsSource::Own(_) | TlsSource::Acme(_))) => Some(self.open_tls(source)?),
             Some(TlsSource::Files { .. }) | None => certificate,
         };
         if let Some(tls) = tls {

@@ -8,7 +8,7 @@ use tonnage_server::tls::OwnAuthority;
 
 /// Returns the commands that let clients trust the authority, for a registry at `port`.
 pub(super) fn commands(own: &OwnAuthority, port: u16) -> Vec<String> {
-    let (ca, at) = (own.authority_path(), place(own, port));
+    let (ca, at) = (own.authority_path(), place_of(own, port));
     let ca = ca.display();
     vec![
         format!("to trust it, on every machine that pulls or pushes, with a copy of {ca}:"),
@@ -23,9 +23,13 @@ pub(super) fn commands(own: &OwnAuthority, port: u16) -> Vec<String> {
     ]
 }
 
-/// Returns the registry's host and port as clients write them.
-pub(super) fn place(own: &OwnAuthority, port: u16) -> String {
-    let host = own.hosts.first().map_or("localhost", String::as_str);
+/// Returns the host and port of a registry with an own authority as clients write them.
+pub(super) fn place_of(own: &OwnAuthority, port: u16) -> String {
+    place(own.hosts.first().map_or("localhost", String::as_str), port)
+}
+
+/// Returns a host and a port as clients write them.
+pub(super) fn place(host: &str, port: u16) -> String {
     match host.parse() {
         Ok(IpAddr::V6(_)) => format!("[{host}]:{port}"),
         Ok(IpAddr::V4(_)) | Err(_) => format!("{host}:{port}"),
