@@ -13,6 +13,7 @@ use crate::call::Call;
 use crate::checks::write;
 use crate::lane::Lane;
 use crate::layout::{Layers, write_image};
+use crate::login_certificate;
 use crate::program::Client;
 
 pub const USER: &str = "alice";
@@ -20,6 +21,8 @@ pub const PASSWORD: &str = "correct horse";
 /// A robot account, and the user of a workload.
 const ROBOT: &str = "robot";
 const WORKLOAD: &str = "workload";
+/// The name in the certificate of a client.
+pub const CERTIFIED: &str = "client.example";
 
 /// A way to log in.
 #[derive(Debug, Clone)]
@@ -42,7 +45,7 @@ pub struct Guarded {
 
 /// Guards: every client logs in, pushes and pulls by TLS, and verifies the certificate: without the authority it
 /// refuses. A wrong password is refused. What anyone may pull needs no login. An API key and the token of a workload
-/// are passwords, too.
+/// are passwords, too, and a certificate takes their place.
 pub fn over_tls(lane: &Lane) -> Result<(), String> {
     let mut guarded = Guarded::start(lane, &["--tls", "self"])?;
     for (client, test) in [
@@ -72,7 +75,7 @@ pub fn over_tls(lane: &Lane) -> Result<(), String> {
         let last = std::mem::replace(&mut guarded.way, first);
         guarded.others.push(last);
     }
-    Ok(())
+    guarded.by_certificate()
 }
 
 /// Returns the rules: who anyone may pull what is below `open`; what is below the name of a way only its users may.
@@ -82,7 +85,7 @@ fn rules(keys: &Path) -> String {
             "[[rule]]\nrepositories = '{pattern}'\npull = [{pull}]\noverwrite = [{users}]\ndelete = [{users}]\n"
         )
     };
-    let users = format!("'{USER}', '{ROBOT}', '{WORKLOAD}'");
+    let users = format!("'{USER}', '{ROBOT}', '{WORKLOAD}', '{CERTIFIED}'");
     format!(
         "{}{}[[issuer]]\nurl = 'https://issuer.example'\naudience = 'registry.example'\nkeys = '{}'\n\
          [[issuer.user]]\nname = '{WORKLOAD}'\nclaims = {{ sub = 'job' }}\n",
@@ -140,7 +143,15 @@ impl Guarded {
             secret: secret.to_owned(),
         };
         let rules = at("rules.toml").display().to_string();
-        let options = [encryption, &["--auth", "--auth-rules", &rules]].concat();
+        login_certificate::make(folder.path())?;
+        let clients = at("client/clients.pem").display().to_string();
+        let clients = ["--tls-client-ca", &clients];
+        let clients = if encryption.is_empty() {
+            &[][..]
+        } else {
+            &clients
+        };
+        let options = [encryption, clients, &["--auth", "--auth-rules", &rules]].concat();
         let options = options.into_iter().map(str::to_owned).collect();
         let server = Server::start_as(&data, &at("log"), &[], options)?;
         if !encryption.is_empty() {

@@ -17,8 +17,8 @@ impl Guarded {
         let tar = self.lane.programs.other("tar").args(["--create", "--file"]);
         let tar = tar.arg(&archive).arg("--directory");
         tar.args([&self.path("source"), "."]).run()?;
-        let trusting = self.hosts("hosts", Some(&self.path("certs/ca.crt")))?;
-        let other = self.hosts("hosts-without", None)?;
+        let trusting = self.hosts("hosts", Some(&self.path("certs/ca.crt")), false)?;
+        let other = self.hosts("hosts-without", None, false)?;
         // A socket's path may have 108 bytes, so its folder is not below the sources.
         let folder = tempfile::tempdir().map_err(|e| format!("create a folder: {e}"))?;
 
@@ -65,20 +65,32 @@ impl Guarded {
     }
 
     /// Writes a folder of hosts for this registry.
-    fn hosts(&self, name: &str, authority: Option<&str>) -> Result<String, String> {
+    pub fn hosts(
+        &self,
+        name: &str,
+        authority: Option<&str>,
+        is_certified: bool,
+    ) -> Result<String, String> {
         let (folder, place) = (self.path(name), self.place());
         let own = Path::new(&folder).join(&place);
         fs::create_dir_all(&own).map_err(|e| format!("create {}: {e}", own.display()))?;
         let trusted = authority.map_or(String::new(), |path| format!("  ca = \"{path}\"\n"));
+        let [certificate, key] =
+            ["client.cert", "client.key"].map(|name| self.path(&format!("client/{name}")));
+        let shown = if is_certified {
+            format!("  client = [[\"{certificate}\", \"{key}\"]]\n")
+        } else {
+            String::new()
+        };
         let text = format!(
             "server = \"https://{place}\"\n[host.\"https://{place}\"]\n  \
-             capabilities = [\"pull\", \"resolve\", \"push\"]\n{trusted}"
+             capabilities = [\"pull\", \"resolve\", \"push\"]\n{trusted}{shown}"
         );
         write(&own.join("hosts.toml"), text)?;
         Ok(folder)
     }
 
-    fn ctr(&self, daemon: &Daemon, operation: &str, arguments: &[&str]) -> Result<(), String> {
+    pub fn ctr(&self, daemon: &Daemon, operation: &str, arguments: &[&str]) -> Result<(), String> {
         let run = || daemon.ctr(&self.lane)?.args(arguments).run().map(drop);
         self.lane.step(Client::Ctr, operation, run)
     }

@@ -15,6 +15,7 @@ mod lane;
 mod layer;
 mod layout;
 mod login;
+mod login_certificate;
 mod login_charts;
 mod login_containerd;
 mod model;
