@@ -119,6 +119,7 @@ fn wrong_options_of_tls_are_explained() {
             &["--acme", "a.example", "--tls", "self"],
             "tls.mode is self",
         ),
+        (&["--acme", "a.example", "--tls", "off"], "tls.mode is off"),
         (
             &[
                 "--acme",
@@ -139,6 +140,10 @@ fn wrong_options_of_tls_are_explained() {
                 "--tls-acme-directory",
                 "http://b.example",
             ],
+            "https://authority.example",
+        ),
+        (
+            &["--acme", "a.example", "--tls-acme-directory", "https://["],
             "https://authority.example",
         ),
         (&["--tls-cert", &file], "tls.key"),

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::Uri;
+use http::uri::Scheme;
 use tonnage_server::oci::RepositoryPattern;
 use tonnage_server::tls::NameKind;
 use tonnage_server::{Host, Hostname, Locations};
@@ -324,11 +326,16 @@ pub(crate) fn certified_hosts() -> Kind<Vec<Host>> {
     Kind::new(Form::List, parse, show)
 }
 
-/// Returns the kind of addresses that begin with `https://`.
+/// Returns the kind of addresses that begin with `https://`. They have no user and password, because they are shown.
 pub(crate) fn https_url() -> Kind<String> {
     let parse = |text: &str| {
-        let rest = text.strip_prefix("https://").unwrap_or_default();
-        let is_url = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_https = |url: &Uri| {
+            let authority = url.authority();
+            url.scheme() == Some(&Scheme::HTTPS)
+                && authority.is_some_and(|it| !it.host().is_empty() && !it.as_str().contains('@'))
+        };
+        let is_url = text.bytes().all(|byte| byte.is_ascii_graphic())
+            && text.parse().is_ok_and(|url| is_https(&url));
         let expected = "an address such as https://authority.example/directory";
         is_url
             .then(|| text.to_owned())

@@ -88,7 +88,7 @@ impl TlsConfig {
             reader.reject("tls.mode", "set tls.acme, too");
         }
         let files = self.cert.is_some() || self.key.is_some();
-        if !self.acme.is_empty() && ["self", "files"].contains(&self.mode) {
+        if !self.acme.is_empty() && ["off", "self", "files"].contains(&self.mode) {
             let what = format!("tls.mode is {}; remove one of the two", self.mode);
             reader.reject("tls.acme", &what);
         } else if !self.acme.is_empty() && files {
