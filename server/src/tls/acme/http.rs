@@ -1,6 +1,7 @@
 //! Requests to the authority.
 //!
-//! Owns: [`Http`]. Invariants: every request has a time limit, every answer a size limit, and all of them use TLS.
+//! Owns: [`Http`]. Invariants: every request has a time limit, every answer a size limit, and all of them use TLS. No
+//! answer asks to wait longer than a limit.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -24,8 +25,10 @@ use crate::kept_files::{self, FileError};
 /// Time for one request, with its connection.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Largest answer: chains of certificates have a few KiB.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Largest answer: chains of certificates have a few KiB, an order of 100 names has 10 KiB.
+const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// Longest pause that the authority may ask for.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(36);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -86,20 +89,15 @@ impl Http {
                 cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
             )
         })?;
-        let (parts, body) = answer.into_parts();
+        let (mut parts, body) = answer.into_parts();
+        let retry_after_s = limit_retry_after(&mut parts.headers);
         let is_busy = [
             StatusCode::TOO_MANY_REQUESTS,
             StatusCode::SERVICE_UNAVAILABLE,
         ];
         if is_busy.contains(&parts.status) {
-            let text = parts
-                .headers
-                .get(header::RETRY_AFTER)
-                .and_then(|text| text.to_str().ok());
-            // The other form, a date, is not used by authorities; without it the own pauses count.
-            let seconds = text.and_then(|text| text.trim().parse().ok());
             self.retry_after_s
-                .store(seconds.unwrap_or_default(), Ordering::Relaxed);
+                .store(retry_after_s.unwrap_or_default(), Ordering::Relaxed);
         }
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body
@@ -107,6 +105,16 @@ impl Http {
             .to_bytes();
         Ok(Response::from_parts(parts, Full::new(body)).into())
     }
+}
+
+/// Limits how long an answer asks to wait, because the library adds it to the time. Removes a text that is not a number
+/// of seconds: authorities do not use the other form, a date, and without it the own pauses count.
+fn limit_retry_after(headers: &mut HeaderMap) -> Option<u64> {
+    let text = headers.remove(header::RETRY_AFTER)?;
+    let seconds: u64 = text.to_str().ok()?.trim().parse().ok()?;
+    let seconds = seconds.min(RETRY_AFTER_MAX.as_secs());
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    Some(seconds)
 }
 
 impl HttpClient for Http {
@@ -119,5 +127,31 @@ impl HttpClient for Http {
             let answer = answer.await.unwrap_or(Err(HttpError::Late));
             answer.map_err(|error| instant_acme::Error::Other(Box::new(error)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: no answer makes a time overflow, and one that asks to wait in another form than seconds is not followed.
+    #[test]
+    fn times_to_wait_are_limited() {
+        let max = RETRY_AFTER_MAX.as_secs();
+        for (text, expected) in [
+            ("7", Some(7)),
+            ("18446744073709551615", Some(max)),
+            ("18446744073709551616", None),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(header::RETRY_AFTER, HeaderValue::from_static(text));
+            headers.append(header::RETRY_AFTER, HeaderValue::from_static("99999999999"));
+            assert_eq!(limit_retry_after(&mut headers), expected, "{text}");
+            let left: Vec<_> = headers.values().collect();
+            let expected = expected.map(HeaderValue::from);
+            assert_eq!(left, Vec::from_iter(&expected), "{text}");
+        }
     }
 }

@@ -1,16 +1,21 @@
 //! One order: from the names to their certificate.
 //!
 //! Owns: [`fetch`]. It asks for the verification of each name, answers by a challenge, and waits for the certificate.
+//!
+//! Invariants: an order has at most as many authorizations as names, so that the answers to keep are limited. Only
+//! names that were ordered are verified and certified.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus,
-    RetryPolicy,
+    Account, AuthorizationState, AuthorizationStatus, ChallengeType, Identifier, NewOrder, Order,
+    OrderStatus, RetryPolicy,
 };
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::crypto::CryptoProvider;
 
+use super::super::error::TlsError;
 use super::challenge::{Challenges, ShownChallenge};
 use super::error::{AcmeError, printable};
 
@@ -37,30 +42,26 @@ pub(super) async fn fetch(
 ) -> Result<Fetched, AcmeError> {
     let identifiers: Vec<_> = names.iter().map(|name| identifier(name)).collect();
     let mut new = NewOrder::new(&identifiers);
-    let has_address = identifiers
-        .iter()
-        .any(|name| matches!(name, Identifier::Ip(_)));
-    if has_address
-        && account
-            .profiles()
-            .any(|profile| profile.name == SHORT_LIVED)
-    {
-        new = new.profile(SHORT_LIVED);
+    let profiles = account.profiles().map(|profile| profile.name);
+    if let Some(profile) = profile(&identifiers, profiles) {
+        new = new.profile(profile);
     }
     let mut order = account.new_order(&new).await?;
-    let shown = answer(&mut order, challenges, provider).await?;
-    let status = order.poll_ready(&POLLING).await;
-    if !matches!(status, Ok(OrderStatus::Ready)) {
-        // The order says less than the challenge that failed.
-        not_verified(&mut order).await?;
-    }
-    if status? != OrderStatus::Ready {
-        return Err(AcmeError::Refused(
+    let shown = answer(&mut order, names, challenges, provider).await?;
+    let error = match order.poll_ready(&POLLING).await {
+        Ok(OrderStatus::Ready) => None,
+        Ok(_) => Some(AcmeError::Refused(
             "the order has become invalid".to_owned(),
-        ));
+        )),
+        Err(error) => Some(error.into()),
+    };
+    if let Some(error) = error {
+        // The order says less than the challenge that failed.
+        return Err(not_verified(&mut order, names).await.unwrap_or(error));
     }
     drop(shown);
-    let key = order.finalize().await?;
+    let (key, request) = certificate_request(names)?;
+    order.finalize_csr(&request).await?;
     let chain = order.poll_certificate(&POLLING).await?;
     Ok(Fetched { chain, key })
 }
@@ -72,55 +73,200 @@ fn identifier(name: &str) -> Identifier {
     }
 }
 
+/// Returns the profile to order, if the authority has one for such names.
+fn profile<'a>(
+    identifiers: &[Identifier],
+    mut offered: impl Iterator<Item = &'a str>,
+) -> Option<&'static str> {
+    let mut identifiers = identifiers.iter();
+    let has_address = identifiers.any(|name| matches!(name, Identifier::Ip(_)));
+    let is_offered = has_address && offered.any(|name| name == SHORT_LIVED);
+    is_offered.then_some(SHORT_LIVED)
+}
+
+/// Makes a key in PEM form, and a request for a certificate with it (PKCS#10) in DER form.
+fn certificate_request(names: &[String]) -> Result<(String, Vec<u8>), TlsError> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    let key = KeyPair::generate()?;
+    let request = params.serialize_request(&key)?.der().to_vec();
+    Ok((key.serialize_pem(), request))
+}
+
+/// Fails if an order has more authorizations than names. Each one that is read stays in memory as long as the order.
+fn check_count(order: &mut Order, names: &[String]) -> Result<(), AcmeError> {
+    let count = order.state().authorizations.len();
+    if count > names.len() {
+        let why = format!(
+            "an order of {} names has {count} authorizations",
+            names.len()
+        );
+        return Err(AcmeError::Refused(why));
+    }
+    Ok(())
+}
+
+/// Returns the name that an authorization is for, as it was ordered.
+fn ordered<'a>(state: &AuthorizationState, names: &'a [String]) -> Result<&'a str, AcmeError> {
+    let identifier = state.identifier().to_string();
+    let mut names = names.iter();
+    let found = names.find(|name| name.eq_ignore_ascii_case(&identifier));
+    found.map(|name| &**name).ok_or_else(|| {
+        let identifier = printable(&identifier);
+        AcmeError::Refused(format!("it verifies {identifier}, which was not ordered"))
+    })
+}
+
 /// Answers the challenges of all names that are not verified yet. They are shown until the result drops.
 async fn answer(
     order: &mut Order,
+    names: &[String],
     challenges: &Arc<Challenges>,
     provider: &CryptoProvider,
 ) -> Result<Vec<ShownChallenge>, AcmeError> {
+    check_count(order, names)?;
     let mut shown = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
-        let name = authorization.identifier().to_string();
+        let name = ordered(&authorization, names)?;
         if authorization.status == AuthorizationStatus::Valid {
             continue;
         }
         if authorization.status != AuthorizationStatus::Pending {
             let why = format!("the authorization is {:?}", authorization.status);
+            let name = name.to_owned();
             return Err(AcmeError::NotVerified { name, why });
         }
-        let challenge = authorization.challenge(ChallengeType::TlsAlpn01);
-        let Some(mut challenge) = challenge else {
-            return Err(AcmeError::NoChallenge(name));
+        let Some(mut challenge) = authorization.challenge(ChallengeType::TlsAlpn01) else {
+            return Err(AcmeError::NoChallenge(name.to_owned()));
         };
         let digest = challenge.key_authorization().digest();
-        let digest = <&[u8; 32]>::try_from(digest.as_ref());
-        let Ok(digest) = digest else {
-            return Err(AcmeError::NoChallenge(name));
+        let Ok(digest) = <&[u8; 32]>::try_from(digest.as_ref()) else {
+            return Err(AcmeError::NoChallenge(name.to_owned()));
         };
-        shown.push(challenges.show(&name, digest, provider)?);
+        shown.push(challenges.show(name, digest, provider)?);
         challenge.set_ready().await?;
     }
     Ok(shown)
 }
 
-/// Fails with the name that the authority could not verify, if there is one.
-async fn not_verified(order: &mut Order) -> Result<(), AcmeError> {
+/// Returns the error with the name that the authority could not verify; `None` if it names none, or cannot be asked.
+async fn not_verified(order: &mut Order, names: &[String]) -> Option<AcmeError> {
+    check_count(order, names).ok()?;
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization?;
-        let state = authorization.refresh().await?;
-        let error = state
-            .challenges
-            .iter()
-            .find_map(|challenge| challenge.error.as_ref());
-        if let Some(error) = error {
+        let mut authorization = authorization.ok()?;
+        let state = authorization.refresh().await.ok()?;
+        let mut challenges = state.challenges.iter();
+        if let Some(error) = challenges.find_map(|challenge| challenge.error.as_ref()) {
             let why = error.detail.clone().unwrap_or_else(|| error.to_string());
-            let name = state.identifier().to_string();
-            let why = printable(&why);
-            return Err(AcmeError::NotVerified { name, why });
+            return Some(AcmeError::NotVerified {
+                name: ordered(state, names).ok()?.to_owned(),
+                why: printable(&why),
+            });
         }
     }
-    Ok(())
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, NewAccount};
+
+    use super::*;
+
+    /// An authority whose orders have two authorizations.
+    struct Authority;
+
+    impl HttpClient for Authority {
+        fn request(
+            &self,
+            request: Request<BodyWrapper<Bytes>>,
+        ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+            let body = match request.uri().path() {
+                "/" => r#"{"newNonce": "/nonce", "newAccount": "/account", "newOrder": "/order"}"#,
+                "/order" => {
+                    r#"{"status": "pending", "authorizations": ["/1", "/2"], "finalize": ""}"#
+                }
+                "/nonce" | "/account" => "",
+                path => panic!("{path}"),
+            };
+            let answer = Response::builder()
+                .header("replay-nonce", "1")
+                .header("location", "/");
+            let answer = answer.body(Full::new(Bytes::from(body))).unwrap();
+            Box::pin(std::future::ready(Ok(answer.into())))
+        }
+    }
+
+    /// Guards: an order with more authorizations than names is refused before one of them is read.
+    #[tokio::test]
+    async fn orders_are_bounded() {
+        let new = NewAccount {
+            contact: &[],
+            terms_of_service_agreed: true,
+            only_return_existing: false,
+        };
+        let builder = Account::builder_with_http(Box::new(Authority));
+        let (account, _) = builder.create(&new, "/".to_owned(), None).await.unwrap();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let names = ["a.example".to_owned()];
+        let fetched = fetch(&account, &names, &Arc::default(), &provider).await;
+        let error = fetched.err().unwrap().to_string();
+        assert!(error.contains("2 authorizations"), "{error}");
+    }
+
+    /// Guards: certificates with an address are ordered under the profile that has them, where there is one.
+    #[test]
+    fn addresses_need_a_profile() {
+        for (names, offered, expected) in [
+            (&["a.example"][..], &["classic", SHORT_LIVED][..], None),
+            (&["10.0.0.7"], &["classic"], None),
+            (&["10.0.0.7"], &["classic", SHORT_LIVED], Some(SHORT_LIVED)),
+            (
+                &["a.example", "2001:db8::1"],
+                &[SHORT_LIVED],
+                Some(SHORT_LIVED),
+            ),
+        ] {
+            let names: Vec<_> = names.iter().map(|name| identifier(name)).collect();
+            let found = profile(&names, offered.iter().copied());
+            assert_eq!(found, expected, "{names:?} {offered:?}");
+        }
+    }
+
+    /// Guards: only a name that was ordered is verified, and a name of the authority is bounded and printable.
+    #[test]
+    fn only_names_that_were_ordered_are_verified() {
+        let names = ["a.example".to_owned(), "2001:db8::1".to_owned()];
+        let state = |kind: &str, value: &str, wildcard: bool| -> AuthorizationState {
+            let identifier = serde_json::json!({"type": kind, "value": value});
+            serde_json::from_value(serde_json::json!({
+                "identifier": identifier, "status": "pending", "challenges": [], "wildcard": wildcard,
+            }))
+            .unwrap()
+        };
+        let long = "\u{1b}x".repeat(10_000);
+        for (state, expected) in [
+            (state("dns", "A.example", false), Some("a.example")),
+            (state("ip", "2001:DB8:0::1", false), Some("2001:db8::1")),
+            (state("dns", "a.example", true), None),
+            (state("dns", &long, false), None),
+        ] {
+            match ordered(&state, &names) {
+                Ok(name) => assert_eq!(Some(name), expected),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(expected.is_none() && error.len() < 1000, "{error}");
+                    assert!(!error.contains('\u{1b}'), "{error}");
+                }
+            }
+        }
+    }
 }
