@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::ServerName;
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tonnage_server::tls::client_config;
 use tonnage_tests::say;
 
-use crate::serving::{Serving, get, send_over, tonnage};
+use crate::serving::{Serving, get, run, send_over, tonnage};
 use crate::tls::smoke;
 
 /// Longer than this nothing here takes.
@@ -34,6 +34,7 @@ struct Pebble {
     child: Child,
     folder: TempDir,
     directory: String,
+    port: u16,
     management: u16,
     verified_port: u16,
 }
@@ -79,10 +80,24 @@ impl Pebble {
             "externalAccountBindingRequired": false,
         }});
         fs::write(at("config.json"), config.to_string()).unwrap();
-        let log = fs::File::create(at("log")).unwrap();
+        fs::write(at("log"), "").unwrap();
+        Some(Self {
+            child: Self::spawn(&folder, port),
+            folder,
+            directory: format!("https://127.0.0.1:{port}/dir"),
+            port,
+            management,
+            verified_port,
+        })
+    }
+
+    /// Runs it. Its log is continued.
+    fn spawn(folder: &TempDir, port: u16) -> Child {
+        let mut log = fs::OpenOptions::new();
+        let log = log.append(true).open(folder.path().join("log")).unwrap();
         let child = Command::new("pebble")
             .args(["-strict", "-config"])
-            .arg(at("config.json"))
+            .arg(folder.path().join("config.json"))
             // Without pauses before it connects, and without nonces that it rejects at random.
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", "0")
@@ -90,21 +105,19 @@ impl Pebble {
             .stdout(log)
             .stdin(Stdio::null())
             .spawn();
-        let mut pebble = Self {
-            child: child.unwrap(),
-            folder,
-            directory: format!("https://127.0.0.1:{port}/dir"),
-            management,
-            verified_port,
-        };
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(
-                pebble.child.try_wait().unwrap().is_none(),
-                "{}",
-                pebble.log()
-            );
-        }
-        Some(pebble)
+        connect(port);
+        child.unwrap()
+    }
+
+    fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again. It has forgotten its accounts and its certificate.
+    fn restart(&mut self) {
+        self.stop();
+        self.child = Self::spawn(&self.folder, self.port);
     }
 
     fn log(&self) -> String {
@@ -126,11 +139,7 @@ impl Pebble {
         let config = Arc::new(client_config(Some(&authority), true).unwrap());
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let connection = ClientConnection::new(config, name).unwrap();
-        let mut address = TcpStream::connect(("127.0.0.1", self.management));
-        while address.is_err() {
-            address = TcpStream::connect(("127.0.0.1", self.management));
-        }
-        let stream = StreamOwned::new(connection, address.unwrap());
+        let stream = StreamOwned::new(connection, connect(self.management));
         let head = "GET /roots/0 HTTP/1.1\r\nHost: 127.0.0.1";
         let (status, root) = send_over(stream, head, "text/plain", b"");
         assert_eq!(status, 200);
@@ -140,13 +149,14 @@ impl Pebble {
 
     /// Starts a registry that fetches its certificate here. It has the port under which its names are verified, unless
     /// `port` is another.
-    fn serve(&self, data: &Path, port: u16) -> (Serving, String) {
+    fn serve(&self, data: &Path, port: u16, options: &[&str]) -> (Serving, String) {
         let admin = format!("127.0.0.1:{}", crate::acme::port());
         let listen = format!("127.0.0.1:{port}");
         let mut command = tonnage(&["serve", "--acme", "localhost,127.0.0.1"]);
         command.args(["--listen", &listen, "--admin-listen", &admin]);
         command.args(["--tls-acme-directory", &self.directory]);
         command.arg("--tls-acme-ca").arg(self.path("ca.pem"));
+        command.args(options);
         let server = Serving::of(command.arg("--data").arg(data));
         (server, format!("http://{admin}"))
     }
@@ -169,6 +179,18 @@ fn port() -> u16 {
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
+    }
+}
+
+/// Connects to a program that starts.
+fn connect(port: u16) -> TcpStream {
+    let begin = Instant::now();
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(begin.elapsed() < HANG, "port {port}: {error}"),
+        }
+        std::thread::yield_now();
     }
 }
 
@@ -221,14 +243,15 @@ fn make_old(data: &Path) -> PathBuf {
 }
 
 /// Guards: one option fetches a certificate that clients of the authority accept under every name, and that is kept
-/// over restarts. One that ends soon is replaced. The files with keys can be read by their owner only.
+/// over restarts; users log in and push over it. One that ends soon is replaced, with another account if the authority
+/// has forgotten the first. The files with keys can be read by their owner only.
 #[test]
 fn certificates_are_fetched() {
-    let Some(pebble) = Pebble::start() else {
+    let Some(mut pebble) = Pebble::start() else {
         return;
     };
     let data = pebble.path("data");
-    let (mut server, _) = pebble.serve(&data, pebble.verified_port);
+    let (mut server, _) = pebble.serve(&data, pebble.verified_port, &[]);
     assert!(
         server.banner.contains("connects to port 443 of each name"),
         "{}",
@@ -256,23 +279,32 @@ fn certificates_are_fetched() {
     }
     stop(server);
 
-    let (server, _) = pebble.serve(&data, port);
-    check(&root);
+    let (server, _) = pebble.serve(&data, port, &["--auth"]);
+    let (_, password) = server.banner.split_once("with the password ").unwrap();
+    let (password, _) = password.split_once('\n').unwrap();
+    let url = format!("https://localhost:{port}");
+    let mut login = tonnage(&["smoke", &url, "--size", "1 MiB", "--username", "admin"]);
+    login.arg("--ca").arg(&root);
+    let (code, stdout, stderr) = run(login.env("TONNAGE_SMOKE_PASSWORD", password.trim()));
+    assert_eq!(code, 0, "{stdout}{stderr}");
     let log = stop(server);
     assert!(!log.contains(FETCHED) && pebble.issued() == 1, "{log}");
 
+    let accounts = |pebble: &Pebble| pebble.log().matches("sign-me-up").count();
     make_old(&data);
-    let (mut server, _) = pebble.serve(&data, port);
+    let (mut server, _) = pebble.serve(&data, port, &[]);
     wait(&mut server, FETCHED);
     check(&root);
     stop(server);
-    assert_eq!(pebble.issued(), 2);
-    assert_eq!(
-        pebble.log().matches("sign-me-up").count(),
-        1,
-        "{}",
-        pebble.log()
-    );
+    assert_eq!((pebble.issued(), accounts(&pebble)), (2, 1));
+
+    pebble.restart();
+    make_old(&data);
+    let (mut server, _) = pebble.serve(&data, port, &[]);
+    let log = wait(&mut server, FETCHED);
+    assert!(log.contains("does not know the account"), "{log}");
+    stop(server);
+    assert_eq!((pebble.issued(), accounts(&pebble)), (3, 2));
 }
 
 /// Guards: a failure is logged with what to do, and counted; the server continues to serve with the certificate that it
@@ -291,7 +323,7 @@ fn failures_to_fetch_are_reported() {
             "{metrics}"
         );
     };
-    let (mut server, admin) = pebble.serve(&data, port());
+    let (mut server, admin) = pebble.serve(&data, port(), &[]);
     let log = wait(&mut server, FAILED);
     assert!(
         log.contains("could not verify") && log.contains("port 443 of"),
@@ -300,16 +332,15 @@ fn failures_to_fetch_are_reported() {
     counted(&admin);
     let log = stop(server);
     assert!(!log.contains(FAILED), "{log}");
-    let (mut server, _) = pebble.serve(&data, port());
+    let (mut server, _) = pebble.serve(&data, port(), &[]);
     wait(&mut server, "the next one waits");
     stop(server);
 
     fs::remove_file(kept(&data, "ordered")).unwrap();
     let old = make_old(&data);
     let port = port();
-    pebble.child.kill().unwrap();
-    pebble.child.wait().unwrap();
-    let (mut server, admin) = pebble.serve(&data, port);
+    pebble.stop();
+    let (mut server, admin) = pebble.serve(&data, port, &[]);
     let log = wait(&mut server, FAILED);
     assert!(log.contains("the authority cannot be reached"), "{log}");
     counted(&admin);

@@ -24,6 +24,8 @@ pub(super) struct Identity {
     pub(super) valid_unix_s: [i64; 2],
     /// The names and addresses that it is for, sorted.
     pub(super) hosts: Vec<String>,
+    /// Whether it is shown only until there is one that clients trust.
+    pub(super) is_placeholder: bool,
 }
 
 /// A file with its content.
@@ -66,6 +68,7 @@ impl Identity {
             certified: Arc::new(certified),
             valid_unix_s,
             hosts,
+            is_placeholder: false,
         })
     }
 }

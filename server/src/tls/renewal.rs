@@ -1,13 +1,12 @@
 //! Replaces the certificate of a listener, and the authorities of its clients, while it serves.
 //!
-//! Owns: the thread that looks at their sources, and the log of what came of it. The files are read and compared, not
+//! Owns: the threads that look at their sources, and the log of the results. The files are read and compared, not
 //! watched: notifications do not exist on every file system, and miss a folder that a link replaces.
 //!
-//! Fetching a certificate from an authority takes minutes at most. Meanwhile the authorities of clients are not looked
-//! at.
+//! Fetching a certificate from an authority takes minutes at most, so it has a thread of its own.
 //!
-//! It is a thread of its own, started with the server, because it waits for a disk, and a limit on threads that is
-//! reached later must not end it.
+//! The threads are started with the server, because they wait for a disk, and a limit on threads that is reached later
+//! must not end them.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,48 +16,63 @@ use std::time::{Duration, Instant};
 
 use super::acme;
 use super::server::ServerTls;
+use super::source::TlsSource;
 
 /// Interval of looks whether the listener still exists.
 const LOOK: Duration = Duration::from_secs(1);
 /// Interval of looks at the authorities of clients.
 const LOOK_AT_AUTHORITIES: Duration = Duration::from_secs(5);
 
-/// Something that is looked at from time to time, and what the last look at it came to.
+/// Runs `look` every second, as long as `guard` exists, on a thread of its own.
+fn repeat(name: &str, guard: &Arc<()>, mut look: impl FnMut() + Send + 'static) -> io::Result<()> {
+    let guard = Arc::downgrade(guard);
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let repeating = move || {
+        while guard.strong_count() > 0 {
+            std::thread::sleep(LOOK);
+            look();
+        }
+    };
+    thread.spawn(repeating).map(drop)
+}
+
+/// A check that is repeated, with the error that it reported last.
 struct Watch {
     interval: Duration,
     last: Instant,
-    /// The error that was logged last, unless it ended.
+    /// The error that was logged last; `None` after a success.
     logged: Option<String>,
 }
 
 impl ServerTls {
-    /// Starts the thread that shows what the source has, from time to time, as long as `guard` exists. What cannot be
-    /// used is logged once, and the last good certificate stays. The same holds for the authorities of clients.
+    /// Starts the threads that show the newest certificate of the source, and fetch it, as long as `guard` exists. What
+    /// cannot be used is logged once, and the last good certificate stays. The same holds for the authorities of
+    /// clients.
     pub(crate) fn keep_current(&self, guard: &Arc<()>) -> io::Result<()> {
-        let (this, guard) = (self.clone(), Arc::downgrade(guard));
-        let thread = std::thread::Builder::new().name("tonnage-tls".to_owned());
-        let keeping = move || {
-            let mut fetching = this.fetching();
-            let mut certificate = Watch::new(this.source().interval());
-            let mut authorities = Watch::new(LOOK_AT_AUTHORITIES);
-            while guard.strong_count() > 0 {
-                std::thread::sleep(LOOK);
-                certificate.look(|logged| match &mut fetching {
-                    Some(fetching) => this.fetch_if_due(fetching, logged),
-                    None => this.look_at_certificate(logged),
-                });
-                authorities.look(|logged| this.look_at_authorities(logged));
-            }
+        let this = self.clone();
+        let mut certificate = Watch::new(this.source().interval());
+        let mut authorities = Watch::new(LOOK_AT_AUTHORITIES);
+        repeat("tonnage-tls", guard, move || {
+            certificate.look(|logged| this.look_at_certificate(logged));
+            authorities.look(|logged| this.look_at_authorities(logged));
+        })?;
+        let TlsSource::Acme(_) = self.source else {
+            return Ok(());
         };
-        thread.spawn(keeping).map(drop)
+        let (this, mut fetching) = (self.clone(), None);
+        let mut attempts = Watch::new(LOOK);
+        repeat("tonnage-acme", guard, move || {
+            // Not before, because it reads a file.
+            let fetching = fetching.get_or_insert_with(|| this.fetching());
+            attempts.look(|logged| this.fetch_if_due(fetching.as_mut()?, logged));
+        })
     }
 
     /// Looks at the source once. Returns why it cannot be used.
     fn look_at_certificate(&self, logged: Option<&str>) -> Option<String> {
         match self.renew() {
             Ok(true) => {
-                let expires_unix_s = self.expires_unix_s();
-                tracing::info!(expires_unix_s, "new connections get another certificate");
+                self.log_shown();
                 None
             }
             Ok(false) => None,
@@ -75,26 +89,32 @@ impl ServerTls {
         }
     }
 
+    fn log_shown(&self) {
+        let expires_unix_s = self.expires_unix_s();
+        tracing::info!(expires_unix_s, "new connections get another certificate");
+    }
+
     /// Fetches a certificate from the authority if it is time. Returns why that failed, until it succeeds.
     fn fetch_if_due(&self, fetching: &mut acme::Renewal, logged: Option<&str>) -> Option<String> {
-        match fetching.run_if_due(&self.shown()) {
-            acme::Outcome::Idle => logged.map(str::to_owned),
-            acme::Outcome::Fetched => self.look_at_certificate(logged),
-            acme::Outcome::Failed(error, pause) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                let why = error.to_string();
-                if logged == Some(&*why) {
-                    tracing::info!(why, ?pause, "no certificate could be fetched again");
-                } else {
-                    tracing::error!(
-                        why,
-                        next_attempt_after = ?pause,
-                        "no certificate could be fetched; the one before stays in use"
-                    );
-                }
-                Some(why)
-            }
+        let Some(attempt) = fetching.run_if_due(&self.shown()) else {
+            return logged.map(str::to_owned);
+        };
+        if attempt.issued.is_some_and(|issued| self.show(issued)) {
+            self.log_shown();
         }
+        let (error, pause) = attempt.failure?;
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let why = error.to_string();
+        if logged == Some(&*why) {
+            tracing::info!(why, ?pause, "no certificate could be fetched again");
+        } else {
+            tracing::error!(
+                why,
+                next_attempt_after = ?pause,
+                "no certificate could be fetched; the one in use stays"
+            );
+        }
+        Some(why)
     }
 
     /// Looks at the authorities of clients once. Returns why they cannot be used.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -66,6 +67,8 @@ struct Current {
 /// The certificate that new connections get.
 struct Shown {
     identity: ArcSwap<Identity>,
+    /// Held while it is compared and replaced.
+    replacing: Mutex<()>,
     challenges: Arc<Challenges>,
 }
 
@@ -97,6 +100,7 @@ impl ServerTls {
         let identity = source.identity(&provider)?;
         let shown = Arc::new(Shown {
             identity: ArcSwap::from_pointee(identity),
+            replacing: Mutex::default(),
             challenges: Arc::default(),
         });
         let clients = options.clients.as_ref();
@@ -154,13 +158,18 @@ impl ServerTls {
     /// # Errors
     /// It cannot be used; the one before stays.
     pub(crate) fn renew(&self) -> Result<bool, TlsError> {
-        let new = self.source.identity(self.config().crypto_provider())?;
-        let old = self.shown.identity.load();
-        if old.certified.cert == new.certified.cert {
-            return Ok(false);
+        let new = self.source.newest(self.config().crypto_provider())?;
+        Ok(new.is_some_and(|new| self.show(new)))
+    }
+
+    /// Shows a certificate of the source from now on, unless the one before is as good. Returns whether it is shown.
+    pub(super) fn show(&self, new: Identity) -> bool {
+        let _replacing = self.shown.replacing.lock();
+        let replaces = self.source.replaces(&self.shown(), &new);
+        if replaces {
+            self.shown.identity.store(Arc::new(new));
         }
-        self.shown.identity.store(Arc::new(new));
-        Ok(true)
+        replaces
     }
 
     /// Accepts certificates of clients from the authorities that their file has now. Returns whether they are others.

@@ -22,12 +22,10 @@ use super::error::TlsError;
 use super::identity::Identity;
 use crate::kept_files::{self, FileError, PUBLIC, SECRET};
 
-/// Interval of looks at files that somebody else replaces.
+/// Interval of looks at files that are replaced elsewhere.
 const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 /// Interval of looks whether an own certificate is to be renewed.
 const LOOK_AT_OWN: Duration = Duration::from_hours(1);
-/// Interval of looks whether it is time to fetch a certificate, which reads nothing.
-const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 
 /// How long before the end of the authority the log warns: there is time to tell all clients.
 const WARN_BEFORE_S: i64 = 180 * 24 * 60 * 60;
@@ -58,14 +56,17 @@ pub struct OwnAuthority {
 }
 
 impl TlsSource {
-    /// Returns what the source has now.
+    /// Returns what the source has at a start.
     pub(super) fn identity(&self, provider: &CryptoProvider) -> Result<Identity, TlsError> {
         match self {
             Self::Files { certificate, key } => pair(certificate, key, provider),
             Self::Own(own) => own.identity(provider),
             Self::Acme(acme) => {
-                if let Some(found) = acme.kept(provider)? {
-                    return Ok(found);
+                match acme.certificate(provider) {
+                    Ok(Some(found)) => return Ok(found),
+                    Ok(None) => {}
+                    Err(error @ TlsError::File(FileError::Io { .. })) => return Err(error),
+                    Err(error) => tracing::warn!(%error, "the certificate is fetched again"),
                 }
                 tracing::info!(
                     names = ?acme.names,
@@ -76,12 +77,27 @@ impl TlsSource {
         }
     }
 
+    /// Returns what the source has now; `None` if that is only a placeholder.
+    pub(super) fn newest(&self, provider: &CryptoProvider) -> Result<Option<Identity>, TlsError> {
+        match self {
+            Self::Files { .. } | Self::Own(_) => self.identity(provider).map(Some),
+            Self::Acme(acme) => acme.certificate(provider),
+        }
+    }
+
+    /// Returns whether a certificate of the source is to be shown in place of the one that is `shown`.
+    pub(super) fn replaces(&self, shown: &Identity, new: &Identity) -> bool {
+        match self {
+            Self::Files { .. } | Self::Own(_) => shown.certified.cert != new.certified.cert,
+            Self::Acme(acme) => acme.is_better(new, shown),
+        }
+    }
+
     /// Returns how often to look for another certificate.
     pub(crate) fn interval(&self) -> Duration {
         match self {
-            Self::Files { .. } => LOOK_AT_FILES,
+            Self::Files { .. } | Self::Acme(_) => LOOK_AT_FILES,
             Self::Own(_) => LOOK_AT_OWN,
-            Self::Acme(_) => LOOK_AT_CLOCK,
         }
     }
 }

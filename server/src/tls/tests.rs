@@ -3,6 +3,9 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+use super::acme::AcmeOptions;
 use super::client_certificates::ClientCertificates;
 use super::server::{ServerTls, TlsOptions};
 use super::source::{OwnAuthority, TlsSource};
@@ -115,6 +118,43 @@ fn replaced_files_are_shown() {
     assert!(tls.expires_unix_s() > 0);
     link("one");
     assert!(tls.renew().unwrap());
+}
+
+/// Guards: a certificate of an authority that is in the file is shown in place of one that ends earlier. No file, and a
+/// broken one, change nothing.
+#[test]
+fn fetched_certificates_are_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let acme = AcmeOptions {
+        directory: directory.path().to_path_buf(),
+        names: vec!["a.example".to_owned()],
+        url: "https://authority.example".to_owned(),
+        authorities: None,
+        contact: None,
+    };
+    let path = acme.certificate_path();
+    let tls = open(TlsSource::Acme(acme)).unwrap();
+    let before = tls.expires_unix_s();
+    assert!(!tls.renew().unwrap());
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let write = |year| {
+        let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let pem = key.serialize_pem() + &params.self_signed(&key).unwrap().pem();
+        std::fs::write(&path, pem).unwrap();
+    };
+    // The placeholder is replaced whatever the clock says.
+    for (year, is_shown) in [(2000, true), (1999, false), (2001, true)] {
+        write(year);
+        assert_eq!(tls.renew().unwrap(), is_shown, "{year}");
+        assert!(tls.expires_unix_s() < before);
+    }
+    std::fs::write(&path, "nothing").unwrap();
+    tls.renew().unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    assert!(!tls.renew().unwrap());
+    assert!(tls.expires_unix_s() < before);
 }
 
 /// Guards: the authorities of clients are read again when their file changes. One that cannot be used is an error that

@@ -2,6 +2,7 @@
 //!
 //! Owns: the positions. A secret that is sent in another form, such as Base64, is looked for in that form, too.
 
+mod acme;
 mod watch;
 
 use std::fs;
@@ -266,6 +267,14 @@ impl Watch {
             ("new", &["--config", &htpasswd]),
             ("new", &["--locations", &url]),
             ("new", &["--hostname", &format!("u:{CANARY}@h")]),
+            (
+                "new",
+                &["--acme", "a.example", "--tls-acme-directory", &url],
+            ),
+            (
+                "new-tls",
+                &["--auth", "--tls", "self", "--tls-client-ca", &broken_pem],
+            ),
             ("broken-users", &["--auth"]),
             ("broken-keys", &["--auth"]),
         ] {
@@ -362,6 +371,7 @@ fn no_secret_is_shown() {
     watch.hide(&data.join("tls/ca.key"));
     watch.saw("log", server.end());
     watch.start_with_broken_files(&key);
+    watch.fetch_with_broken_files(&authority);
     watch.check();
 
     // What was looked at is what it should be.

@@ -26,11 +26,13 @@ pub(crate) struct GuardOptions {
 }
 
 impl GuardOptions {
-    /// Returns how many threads it needs at least: one for the certificate, another to resolve the name of an authority
-    /// that it is fetched from, and two for users and their passwords.
+    /// Returns how many threads it needs at least: one for the certificate, two more to fetch it and to resolve the
+    /// name of its authority, and two for users and their passwords.
     pub(crate) fn threads(&self) -> usize {
         let fetches = matches!(self.tls, Some(TlsSource::Acme(_)));
-        usize::from(self.tls.is_some()) + usize::from(fetches) + 2 * usize::from(self.auth.enabled)
+        usize::from(self.tls.is_some())
+            + 2 * usize::from(fetches)
+            + 2 * usize::from(self.auth.enabled)
     }
 
     /// Reads the certificate of somebody else, if there is one.

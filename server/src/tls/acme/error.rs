@@ -6,6 +6,8 @@ use crate::kept_files::FileError;
 
 /// Longest text of the authority in an error.
 const TEXT_CHARS_MAX: usize = 500;
+/// The type of the problem that an account does not exist (RFC 8555 section 6.7).
+const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// Why there is no certificate from the authority. The message says what to do where there is something.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,9 @@ pub(in crate::tls) enum AcmeError {
     /// The authority refuses, or answers something else than was asked for.
     #[error("the authority refuses: {0}")]
     Refused(String),
+    /// The authority does not know the account.
+    #[error("the authority does not know the account of this server")]
+    UnknownAccount,
     /// The authority does not verify this name as this server does.
     #[error("the authority offers no TLS-ALPN-01 for {0}; use another authority")]
     NoChallenge(String),
@@ -43,6 +48,9 @@ pub(in crate::tls) enum AcmeError {
     /// It took too long.
     #[error("the authority did not finish in time")]
     Late,
+    /// The library for the protocol failed a check of its own, as at an address that it cannot read.
+    #[error("an answer could not be processed; the log has the panic")]
+    Panic,
     /// There is no runtime for requests.
     #[error("the requests cannot be sent: {0}")]
     Runtime(#[source] std::io::Error),
@@ -50,6 +58,11 @@ pub(in crate::tls) enum AcmeError {
 
 impl From<instant_acme::Error> for AcmeError {
     fn from(error: instant_acme::Error) -> Self {
+        if let instant_acme::Error::Api(problem) = &error
+            && problem.r#type.as_deref() == Some(NO_ACCOUNT)
+        {
+            return Self::UnknownAccount;
+        }
         if let instant_acme::Error::Other(inner) = &error
             && let Some(error) = inner.downcast_ref::<HttpError>()
         {

@@ -6,14 +6,14 @@
 //! The authority verifies each name by TLS-ALPN-01 (RFC 8737): it connects to port 443 of the name, and gets a
 //! certificate that proves that this server has the account's key. No other port or protocol is needed.
 //!
-//! Layers, each using only those before it: `error`, `http` (requests with limits), `challenge` (certificates that are
-//! proofs), `kept` (files), `account`, `order` (one certificate), `schedule` (when, as pure functions), `renewal`.
+//! Layers, each using only those before it: `http` (requests with limits), `error`, `challenge` (certificates that are
+//! proofs), `schedule` (when, as pure functions), `files`, `account`, `order` (one certificate), `renewal`.
 
 mod account;
 mod challenge;
 mod error;
+mod files;
 mod http;
-mod kept;
 mod order;
 mod renewal;
 mod schedule;
@@ -21,7 +21,7 @@ mod schedule;
 use std::path::PathBuf;
 
 pub(super) use self::challenge::{Challenges, PROTOCOL};
-pub(super) use self::renewal::{Outcome, Renewal};
+pub(super) use self::renewal::Renewal;
 
 /// The directory of Let's Encrypt.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
