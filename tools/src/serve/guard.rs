@@ -27,10 +27,10 @@ pub(crate) struct GuardOptions {
 
 impl GuardOptions {
     /// Returns how many threads it needs at least: one for the certificate, another to resolve the name of an authority
-    /// that it is fetched from, and two for users and their passwords.
+    /// that it is fetched from, and three for users, their passwords, and what is written about them.
     pub(crate) fn threads(&self) -> usize {
         let fetches = matches!(self.tls, Some(TlsSource::Acme(_)));
-        usize::from(self.tls.is_some()) + usize::from(fetches) + 2 * usize::from(self.auth.enabled)
+        usize::from(self.tls.is_some()) + usize::from(fetches) + 3 * usize::from(self.auth.enabled)
     }
 
     /// Reads the certificate of somebody else, if there is one.
