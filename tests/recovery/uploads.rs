@@ -695,6 +695,30 @@ fn what_was_not_attempted_ends_no_upload() {
     assert!(refused > 20, "only {refused} requests were affected");
 }
 
+/// Guards: a request whose upload fails while it waits for its client, because the upload is suspended, gets that error
+/// and not that there is no upload. Later requests find none.
+#[test]
+fn a_failed_suspension_is_reported_to_the_request() {
+    run(check::options(), async |setup| {
+        let whole = content(1, 400_000);
+        let id = setup.begin().expect("there is room");
+        let mut upload = setup.open(id).await.expect("the upload exists");
+        let sent = send(&mut upload, whole.slice(..250_000)).await;
+        sent.expect("the disk is sound");
+        let interrupted = upload.interrupted();
+        let fault = Fault::nth(OpKind::SyncData, 1).on(".segment");
+        setup.machine.disk.add_fault(fault);
+        setup.wait().await;
+        let reported = interrupted.await;
+        assert!(matches!(reported, Error::Io { .. }), "{reported}");
+        let reported = send(&mut upload, whole.slice(250_000..)).await;
+        assert!(matches!(reported, Err(Error::Io { .. })), "{reported:?}");
+        drop(upload);
+        let gone = setup.open(id).await.map(drop);
+        assert!(matches!(gone, Err(Error::UnknownUpload)), "{gone:?}");
+    });
+}
+
 /// Guards: a close under a wrong digest rolls its bytes back before another request gets the turn.
 #[test]
 fn a_failed_close_rolls_back_at_once() {

@@ -26,6 +26,7 @@ use tonnage_tests::batch_of;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::content;
+use crate::guarded::NOTICED;
 
 const APP: &str = "spiffe://cluster.example/ns/prod/sa/app";
 const RULES: &str = "
@@ -265,5 +266,56 @@ async fn invalid_certificates_are_rejected() {
         let client = guarded.client(Some(&certificate));
         let error = guarded.pull(&client, "by-uri", "").await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+/// Guards: a client's name ends with its authority, also on a connection that is open. Another authority beside it
+/// changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_end_with_their_authority() {
+    let [authority, other] = ["one", "two"].map(Authority::new);
+    let guarded = Guarded::start(&authority).await;
+    let certificate = authority.issue("boss", None, 4000);
+    let stream = TcpStream::connect(guarded.registry.client().address())
+        .await
+        .unwrap();
+    let connector = TlsConnector::from(guarded.client(Some(&certificate)));
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let path = guarded.directory.path().join("clients.pem");
+    let late = other.issue("boss", None, 4000);
+    let both = format!("{}{}", authority.pem, other.pem);
+    for (authorities, expected) in [(both, 200), (other.pem.clone(), 401)] {
+        std::fs::write(&path, authorities).unwrap();
+        let changed = async {
+            // The other authority is known once the file was read.
+            while guarded
+                .pull(&guarded.client(Some(&late)), "by-cn", "")
+                .await
+                .is_err()
+            {}
+            let mut status = 0;
+            while status != expected {
+                stream
+                    .write_all(b"HEAD /v2/by-cn/tags/list HTTP/1.1\r\nHost: x\r\n\r\n")
+                    .await
+                    .unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                status = String::from_utf8_lossy(&head)
+                    .split(' ')
+                    .nth(1)
+                    .unwrap()
+                    .parse()
+                    .unwrap();
+                assert!([200, expected].contains(&status));
+            }
+        };
+        assert!(
+            tokio::time::timeout(NOTICED, changed).await.is_ok(),
+            "{expected}"
+        );
     }
 }

@@ -13,7 +13,7 @@ use crate::sha256;
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_for_one_repository() {
     let guarded = Guarded::start().await;
-    let path = "/token?scope=repository:team/app:pull,push";
+    let path = "/token?scope=repository:team/app:pull,push&scope=repository:team/other:pull,push";
     let token = async || {
         let answer = guarded
             .send(("pusher", "right"), "GET", path, b"")
@@ -34,13 +34,27 @@ async fn tokens_are_for_one_repository() {
         .await
         .unwrap();
     pull(&first).await.expect(401);
-    guarded.push(THERE).await;
+    let (_, layer) = guarded.push(THERE).await;
     let refused = pull(&first).await.expect(401);
     assert!(
         refused
             .header("www-authenticate")
             .contains("scope=\"repository:team/app:pull\"")
     );
+    // Nor for a push, or as the source of a mount, named or not.
+    let upload = format!("/v2/{THERE}/blobs/uploads/");
+    let to_other = format!("/v2/team/other/blobs/uploads/?mount={layer}");
+    for (method, path, bearer, expected) in [
+        ("POST", upload.clone(), &first, 401),
+        ("PUT", format!("/v2/{THERE}/manifests/new"), &first, 401),
+        ("POST", to_other.clone(), &first, 202),
+        ("POST", format!("{to_other}&from={THERE}"), &first, 202),
+        ("POST", upload, &token().await, 202),
+        ("POST", to_other, &token().await, 201),
+    ] {
+        let answer = guarded.send_with(bearer, method, &path, b"{}").await;
+        assert_eq!(answer.status, expected, "{method} {path}");
+    }
     pull(&token().await).await.expect(200);
 }
 

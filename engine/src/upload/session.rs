@@ -56,6 +56,8 @@ struct State {
     on_disk: u64,
     /// The upload is not suspended again before this time.
     retry_at: Duration,
+    /// What ended it, if it failed.
+    failure: Option<Error>,
 }
 
 /// How far the upload is from its end.
@@ -72,6 +74,11 @@ enum Phase {
 }
 
 impl State {
+    /// Returns why a request that holds the upload cannot continue after its end.
+    fn end(&self) -> Error {
+        self.failure.clone().unwrap_or(Error::UnknownUpload)
+    }
+
     /// Returns whether nothing uses the upload, so that it may be ended to make room or because of its age.
     fn is_idle(&self) -> bool {
         self.phase == Phase::Open && !self.writing && self.waiting == 0
@@ -92,6 +99,7 @@ impl Session {
             holds: body.holds(),
             on_disk: body.bytes_on_disk(),
             retry_at: Duration::ZERO,
+            failure: None,
         };
         Self {
             identity,
@@ -219,7 +227,7 @@ impl Session {
         if state.turn != turn {
             Err(Error::UploadBusy)
         } else if state.phase == Phase::Ended {
-            Err(Error::UnknownUpload)
+            Err(state.end())
         } else {
             Ok(())
         }
@@ -259,7 +267,7 @@ impl Session {
     pub(super) fn begin_finish(&self) -> Result<()> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
-            return Err(Error::UnknownUpload);
+            return Err(state.end());
         }
         state.phase = Phase::Finishing;
         Ok(())
@@ -269,7 +277,7 @@ impl Session {
     pub(super) fn finished(&self) -> Result<()> {
         let mut state = self.state.lock();
         if state.phase != Phase::Finishing {
-            return Err(Error::UnknownUpload);
+            return Err(state.end());
         }
         state.phase = Phase::Finished;
         Ok(())
@@ -367,8 +375,10 @@ impl Session {
         }
         // A request that failed rolled back, and its client has the error.
         state.answered = state.answered.min(state.offset);
-        if body.is_failed() {
+        if let Err(error) = body.check() {
             state.phase = Phase::Ended;
+            // Also if it failed beside the request that holds it, which has no other answer.
+            state.failure = Some(error);
         }
         begins
     }

@@ -109,7 +109,7 @@ fn read(server: &TokenServer, mut claims: Map<String, Value>) -> Option<Verified
             }
             String::new()
         }
-        // No user of this registry has this character in its name.
+        // No user, and no client certificate, has this character in its name.
         name => format!("{}#{name}", server.issuer),
     };
     if subject.len() > SUBJECT_BYTES_MAX {

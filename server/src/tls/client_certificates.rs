@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
@@ -23,6 +25,14 @@ pub struct ClientCertificates {
     pub authorities: PathBuf,
     /// Kinds of names, in the order in which they are used.
     pub names: Vec<NameKind>,
+}
+
+/// Returns whether some authority of `old` is not in `new`, both in PEM form.
+pub(super) fn has_lost_one(old: &[u8], new: &[u8]) -> bool {
+    let new: Vec<_> = CertificateDer::pem_slice_iter(new)
+        .filter_map(Result::ok)
+        .collect();
+    CertificateDer::pem_slice_iter(old).any(|one| one.is_ok_and(|one| !new.contains(&one)))
 }
 
 impl ClientCertificates {

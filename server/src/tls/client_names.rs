@@ -9,6 +9,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
@@ -72,7 +73,7 @@ impl fmt::Display for ClientUri {
     }
 }
 
-/// Checks the syntax of a URI (RFC 3986), and of a SPIFFE id (SPIFFE-ID section 2).
+/// Checks the syntax of a URI without a fragment (RFC 3986), and of a SPIFFE id (SPIFFE-ID section 2).
 fn is_uri(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once(':') else {
         return false;
@@ -83,7 +84,7 @@ fn is_uri(text: &str) -> bool {
         .next()
         .is_some_and(|byte| byte.is_ascii_alphabetic());
     let allowed =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte);
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte);
     let is_uri =
         begins && scheme.bytes().all(letters) && !rest.is_empty() && rest.bytes().all(allowed);
     is_uri && (!scheme.eq_ignore_ascii_case("spiffe") || is_spiffe_id(text))
@@ -107,17 +108,50 @@ fn is_spiffe_id(uri: &str) -> bool {
         && path.split('/').all(is_segment)
 }
 
+/// Whether the authorities that verified certificates are still trusted. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Trust(Arc<AtomicBool>);
+
+impl Trust {
+    /// Creates trust that lasts until it is withdrawn.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    /// Ends the names of all certificates that were verified with it.
+    pub(super) fn withdraw(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
+    fn lasts(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl PartialEq for Trust {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Trust {}
+
 /// The name of a client, from its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientName {
     name: Arc<str>,
+    trust: Trust,
     /// Last second in which the certificate is valid, in Unix time.
     end_unix_s: i64,
 }
 
 impl ClientName {
     /// Returns the name in a certificate that was verified; `None` if it has none that can be used.
-    pub(super) fn of(certificate: &CertificateDer<'_>, kinds: &[NameKind]) -> Option<Self> {
+    pub(super) fn of(
+        certificate: &CertificateDer<'_>,
+        kinds: &[NameKind],
+        trust: &Trust,
+    ) -> Option<Self> {
         let (_, parsed) = parse_x509_certificate(certificate).ok()?;
         let name = kinds
             .iter()
@@ -128,15 +162,17 @@ impl ClientName {
         };
         Some(Self {
             name: name.into(),
+            trust: trust.clone(),
             end_unix_s: parsed.validity().not_after.timestamp(),
         })
     }
 
-    /// Returns the name; `None` once the certificate is no longer valid. A connection, or a session that a client
-    /// resumes, may last longer than its certificate.
+    /// Returns the name; `None` once the certificate is no longer valid, or its authority was removed. A connection, or
+    /// a session that a client resumes, may last longer.
     pub fn current(&self) -> Option<&str> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-        let is_valid = i64::try_from(now).is_ok_and(|now| now <= self.end_unix_s);
+        let is_valid =
+            self.trust.lasts() && i64::try_from(now).is_ok_and(|now| now <= self.end_unix_s);
         is_valid.then_some(&*self.name)
     }
 
@@ -165,7 +201,12 @@ fn name(certificate: &X509Certificate<'_>, kind: NameKind) -> Result<Option<Stri
         NameKind::Uri => return uri(names),
         NameKind::Dns => names.iter().find_map(dns_name),
         NameKind::CommonName => {
-            let first = certificate.subject().iter_common_name().next();
+            let mut names = certificate.subject().iter_common_name();
+            let first = names.next();
+            // Which of several is the user would depend on their order.
+            if names.next().is_some() {
+                return Err(Unusable);
+            }
             let text = first.map(|name| name.as_str().map_err(|_error| Unusable));
             text.transpose()?.map(str::to_owned)
         }
@@ -221,7 +262,7 @@ mod tests {
             })
             .collect();
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let name = ClientName::of(certificate.der(), kinds)?;
+        let name = ClientName::of(certificate.der(), kinds, &Trust::new())?;
         name.current().map(str::to_owned)
     }
 
@@ -274,7 +315,7 @@ mod tests {
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        let name = ClientName::of(certificate.der(), &[NameKind::CommonName]);
+        let name = ClientName::of(certificate.der(), &[NameKind::CommonName], &Trust::new());
         assert_eq!(name.unwrap().current(), None);
     }
 
@@ -299,11 +340,12 @@ mod tests {
             "spiffe://a/x?y",
             "spiffe://u@a/x",
             "spiffe://a:1/x",
+            "https://a/?b#c",
             &long,
         ] {
             assert!(invalid.parse::<ClientUri>().is_err(), "{invalid}");
         }
-        for valid in ["urn:uuid:1", "spiffe://a.b-c_1/X.y/-_z", "https://a/?b#c"] {
+        for valid in ["urn:uuid:1", "spiffe://a.b-c_1/X.y/-_z", "https://a/?b"] {
             assert_eq!(valid.parse::<ClientUri>().unwrap().to_string(), valid);
         }
     }

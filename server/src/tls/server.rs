@@ -20,8 +20,8 @@ use rustls::server::{ClientHello, ResolvesServerCert, ServerConnection};
 use rustls::sign::CertifiedKey;
 
 use super::acme::{Challenges, PROTOCOL, Renewal};
-use super::client_certificates::ClientCertificates;
-use super::client_names::ClientName;
+use super::client_certificates::{ClientCertificates, has_lost_one};
+use super::client_names::{ClientName, Trust};
 use super::error::TlsError;
 use super::identity::Identity;
 use super::source::TlsSource;
@@ -58,10 +58,26 @@ pub struct ServerTls {
 
 /// How handshakes are answered.
 #[derive(Debug)]
-struct Current {
+pub(crate) struct Current {
     config: Arc<ServerConfig>,
+    options: Arc<TlsOptions>,
     /// The authorities of clients, as they were read.
     authorities: Option<Vec<u8>>,
+    trust: Trust,
+}
+
+impl Current {
+    /// Returns how a handshake is answered.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Returns the name of the client of a connection after its handshake, if it has shown a certificate.
+    pub(crate) fn client_name(&self, connection: &ServerConnection) -> Option<ClientName> {
+        let clients = self.options.clients.as_ref()?;
+        let certificate = connection.peer_certificates()?.first()?;
+        ClientName::of(certificate, &clients.names, &self.trust)
+    }
 }
 
 /// The certificate that new connections get.
@@ -106,25 +122,24 @@ impl ServerTls {
         let clients = options.clients.as_ref();
         let authorities = clients.map(ClientCertificates::read).transpose()?;
         let speaks_acme = matches!(source, TlsSource::Acme(_));
+        let options = Arc::new(options);
         let current = Current::new(&provider, &shown, &options, authorities, speaks_acme)?;
         Ok(Self {
             current: Arc::new(ArcSwap::from_pointee(current)),
             shown,
-            options: Arc::new(options),
+            options,
             source,
             failures: Arc::default(),
         })
     }
 
-    /// Returns how handshakes are answered.
-    pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.load().config)
+    /// Returns how a handshake that begins now is answered, and what its certificates are worth.
+    pub(crate) fn current(&self) -> Arc<Current> {
+        self.current.load_full()
     }
 
-    /// Returns the name of the client of a connection after its handshake, if it has shown a certificate.
-    pub(crate) fn client_name(&self, connection: &ServerConnection) -> Option<ClientName> {
-        let clients = self.options.clients.as_ref()?;
-        ClientName::of(connection.peer_certificates()?.first()?, &clients.names)
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        self.current.load().config()
     }
 
     /// Returns whether the client of a connection only verifies a name. It sends no requests, and gets no answers.
@@ -186,8 +201,20 @@ impl ServerTls {
         }
         let provider = old.config.crypto_provider();
         let speaks_acme = matches!(self.source, TlsSource::Acme(_));
-        let current = Current::new(provider, &self.shown, &self.options, new, speaks_acme)?;
+        let mut current = Current::new(provider, &self.shown, &self.options, new, speaks_acme)?;
+        let lost = old
+            .authorities
+            .as_deref()
+            .zip(current.authorities.as_deref());
+        let lost_one = lost.is_none_or(|(old, new)| has_lost_one(old, new));
+        if !lost_one {
+            current.trust = old.trust.clone();
+        }
         self.current.store(Arc::new(current));
+        if lost_one {
+            // Also the names of connections that are open.
+            old.trust.withdraw();
+        }
         Ok(true)
     }
 
@@ -203,7 +230,7 @@ impl Current {
     fn new(
         provider: &Arc<CryptoProvider>,
         shown: &Arc<Shown>,
-        options: &TlsOptions,
+        options: &Arc<TlsOptions>,
         authorities: Option<Vec<u8>>,
         speaks_acme: bool,
     ) -> Result<Self, TlsError> {
@@ -229,7 +256,9 @@ impl Current {
         }
         Ok(Self {
             config: Arc::new(config),
+            options: Arc::clone(options),
             authorities,
+            trust: Trust::new(),
         })
     }
 }

@@ -104,9 +104,10 @@ pub(super) async fn serve_tls<S: Service>(
     limits: Arc<ConnectionLimits>,
     draining: CancellationToken,
 ) {
+    let current = tls.current();
     let opening = limits
         .clock
-        .timeout(HANDSHAKE_TIME_MAX, handshake(stream, tls.config()));
+        .timeout(HANDSHAKE_TIME_MAX, handshake(stream, current.config()));
     let opened = tokio::select! {
         opened = opening => opened,
         _ = slot.evicted() => return,
@@ -122,7 +123,7 @@ pub(super) async fn serve_tls<S: Service>(
                 .unwrap_or_default();
         }
         Ok(Opened::Encrypted(stream)) => {
-            let client_name = tls.client_name(stream.get_ref().1);
+            let client_name = current.client_name(stream.get_ref().1);
             serve(*stream, client_name, slot, service, limits, draining).await;
         }
         Ok(Opened::Plain(stream)) => {

@@ -27,12 +27,12 @@ pub(crate) struct GuardOptions {
 
 impl GuardOptions {
     /// Returns how many threads it needs at least: one for the certificate, two more to fetch it and to resolve the
-    /// name of its authority, and two for users and their passwords.
+    /// name of its authority, and three for users, their passwords, and what is written about them.
     pub(crate) fn threads(&self) -> usize {
         let fetches = matches!(self.tls, Some(TlsSource::Acme(_)));
         usize::from(self.tls.is_some())
             + 2 * usize::from(fetches)
-            + 2 * usize::from(self.auth.enabled)
+            + 3 * usize::from(self.auth.enabled)
     }
 
     /// Reads the certificate of somebody else, if there is one.

@@ -138,7 +138,8 @@ impl Body {
         self.failed.is_some()
     }
 
-    fn check(&self) -> Result<()> {
+    /// Fails if the upload cannot continue.
+    pub(super) fn check(&self) -> Result<()> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 

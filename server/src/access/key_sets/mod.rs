@@ -36,6 +36,8 @@ const STALE_MAX: Duration = Duration::from_hours(2);
 const ATTEMPTS_EVERY: Duration = Duration::from_mins(1);
 /// How long a set is used while there is no other.
 const USED_MAX: Duration = Duration::from_hours(24);
+/// Time to fetch a set: one or two documents, or a file.
+const FETCH_TIME_MAX: Duration = Duration::from_secs(15);
 /// Sets that are remembered; when there are more, all are forgotten.
 const SETS_MAX: usize = 256;
 /// The error that the keys of an issuer are not known now.
@@ -86,7 +88,10 @@ impl KeySet {
     ) {
         // Also if the attempt does not end by itself.
         *last = Some(Instant::now());
-        match fetch(&source).await {
+        // A file system may hang, too.
+        let fetched = tokio::time::timeout(FETCH_TIME_MAX, fetch(&source)).await;
+        let fetched = fetched.unwrap_or_else(|_elapsed| Err("it takes too long".to_owned()));
+        match fetched {
             Ok(keys) => {
                 let at = Instant::now();
                 self.fetched.store(Some(Arc::new(Fetched { keys, at })));

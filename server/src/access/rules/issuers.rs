@@ -15,15 +15,28 @@ use crate::access::key_sets::{KeyPlace, KeySource};
 use crate::access::workloads::{Issuer, WorkloadUser};
 use crate::documents;
 
-/// Issuers for everyone, with the claims of which a user must have one: the others are the same for many.
+/// Issuers for everyone, with the claims of which a user must have one: the others are the same for many. The part of a
+/// value before a `*` must have a slash, so that it names an owner whole.
 const PUBLIC: [(&str, &[&str]); 2] = [
     (
         "https://token.actions.githubusercontent.com",
-        &["repository_id", "repository_owner_id", "repository", "sub"],
+        &[
+            "repository_id",
+            "repository_owner_id",
+            "repository",
+            "repository_owner",
+            "sub",
+        ],
     ),
     (
         "https://gitlab.com",
-        &["project_id", "namespace_id", "project_path", "sub"],
+        &[
+            "project_id",
+            "namespace_id",
+            "project_path",
+            "namespace_path",
+            "sub",
+        ],
     ),
 ];
 /// Longest name of another token service.
@@ -191,10 +204,16 @@ impl UserTable {
                 "{place}: claims is empty, so every token of the issuer would log in this user"
             ));
         }
-        let is_distinct = claims.keys().any(|claim| distinct.contains(&&**claim));
+        let is_whole = |value: &String| {
+            let begin = value.strip_suffix('*');
+            begin.is_none_or(|begin| begin.contains('/'))
+        };
+        let is_distinct = claims
+            .iter()
+            .any(|(claim, values)| distinct.contains(&&**claim) && values.iter().all(is_whole));
         if !distinct.is_empty() && !is_distinct {
             return Err(format!(
-                "{place}: name one of the claims {}; the issuer is the same for everyone",
+                "{place}: give one of the claims {} whole, or up to a slash; the issuer is the same for everyone",
                 distinct.join(", ")
             ));
         }
@@ -233,7 +252,13 @@ mod tests {
                 format!("{issuer}{user}")
                     .replace("https://i", "https://gitlab.com")
                     .replace("sub", "ref"),
-                "name one of",
+                "give one of the claims",
+            ),
+            (
+                format!("{issuer}{user}")
+                    .replace("https://i", "https://gitlab.com")
+                    .replace("'a'", "'a*'"),
+                "give one of the claims",
             ),
             (
                 format!("{issuer}keys = 'http://a/b'\n{user}"),
