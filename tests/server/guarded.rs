@@ -74,7 +74,7 @@ pub const DELETER: &[Needs] = &[
 ];
 pub const NOBODY: &[Needs] = &[];
 #[rustfmt::skip]
-pub const SENDERS: [Sender; 36] = [
+pub const SENDERS: [Sender; 37] = [
     user("", "", &[Needs::Nothing]),
     user("reader", "wrong", NOBODY),
     user("nobody", "right", NOBODY),
@@ -111,6 +111,7 @@ pub const SENDERS: [Sender; 36] = [
     user("boss", "forged audience", NOBODY),
     user("boss", "forged signature", NOBODY),
     user("boss", "forged refresh", NOBODY),
+    Sender { password: "forged re-created", ..token("boss", "", ALL, &[Needs::Credentials]) },
 ];
 
 const fn user(name: &'static str, password: &'static str, may: &'static [Needs]) -> Sender {
@@ -347,6 +348,12 @@ impl Guarded {
             // The clocks of two servers may differ by a minute.
             "expired" => claims["exp"] = (now - 61).into(),
             "audience" => claims["aud"] = "other".into(),
+            // For repositories that had these names before.
+            "re-created" => {
+                for scope in claims["access"].as_array_mut().unwrap() {
+                    scope["incarnation"] = u64::MAX.into();
+                }
+            }
             "refresh" => claims["aud"] = "tonnage-refresh".into(),
             "signature" => {
                 private = other_key();
