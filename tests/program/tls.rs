@@ -121,6 +121,10 @@ fn wrong_options_of_tls_are_explained() {
         ),
         (&["--acme", "a.example", "--tls", "off"], "tls.mode is off"),
         (
+            &["--tls", "off", "--tls-cert", &file, "--tls-key", &file],
+            "tls.mode is off",
+        ),
+        (
             &[
                 "--acme",
                 "a.example",

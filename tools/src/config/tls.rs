@@ -62,16 +62,14 @@ impl TlsConfig {
         if self.mode == "files" && !files {
             reader.reject("tls.mode", "set tls.cert and tls.key, too");
         }
-        if self.mode == "self" && files {
+        if ["off", "self"].contains(&self.mode) && files {
             let key = if self.cert.is_some() {
                 "tls.cert"
             } else {
                 "tls.key"
             };
-            reader.reject(
-                key,
-                "tls.mode is self, which makes its own; remove one of the two",
-            );
+            let what = format!("tls.mode is {}; remove one of the two", self.mode);
+            reader.reject(key, &what);
         } else if files && self.cert.is_none() {
             reader.reject("tls.key", "set tls.cert, too");
         } else if files && self.key.is_none() {
