@@ -3,7 +3,6 @@
 //! Owns: [`Documents`]: one GET, bounded in time and size. Refuses: redirects, credentials, and plain HTTP but to
 //! loopback, because whoever can change such a document can be anyone.
 
-use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+use crate::reason::describe;
 use crate::tls::{self, TlsError, https_connector};
 
 /// Largest document.
@@ -102,17 +102,6 @@ impl Documents {
         })?;
         Ok(body.to_bytes().into())
     }
-}
-
-/// Describes an error with its causes.
-fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text.chars().take(255).collect()
 }
 
 #[cfg(test)]

@@ -43,9 +43,11 @@ const ENGINE: [&str; 32] = [
     "fsck",
 ];
 /// The modules of the server, in the same order.
-const SERVER: [&str; 16] = [
+const SERVER: [&str; 18] = [
     "clock",
     "kept_files",
+    "reason",
+    "repeated",
     "tls",
     "documents",
     "transport",

@@ -3,10 +3,8 @@
 //! Owns: [`AccessControl`]: the authenticator and the policy of a registry, and when their files are read again.
 
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use super::api_keys::{ApiKeys, cover};
 use super::credentials::CredentialAuthenticator;
@@ -20,9 +18,7 @@ use super::{
     AccessError, Authenticator, Caller, Credential, Decision, Permission, Policy, Refused, Verdict,
 };
 use crate::kept_files::FileError;
-
-/// Interval of looks at the files.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::repeated::every_second;
 
 /// Where users and rules are.
 #[derive(Debug, Clone)]
@@ -110,12 +106,12 @@ impl AccessControl {
             api_keys: Arc::downgrade(&login.api_keys),
             rules: rules.clone(),
         };
-        repeat("tonnage-access", move || read.look())?;
+        every_second("tonnage-access", move || read.look()).map_err(AccessError::Thread)?;
         let written = Written {
             api_keys: Arc::downgrade(&login.api_keys),
             tokens: Arc::downgrade(&tokens),
         };
-        repeat("tonnage-access-w", move || written.look())?;
+        every_second("tonnage-access-w", move || written.look()).map_err(AccessError::Thread)?;
         let policy = Arc::new(RulePolicy { rules });
         Ok(Self {
             login,
@@ -208,22 +204,6 @@ impl TokenIssuer {
         let lasting = lasting.filter(|credential| credential.is_lasting());
         lasting.map(issue).transpose()
     }
-}
-
-/// Starts a thread that does something once a second, as long as that returns true. It is a thread of its own, because
-/// it waits for a disk, and a limit on threads that is reached later must not end it.
-fn repeat(name: &str, look: impl Fn() -> bool + Send + 'static) -> Result<(), AccessError> {
-    let thread = std::thread::Builder::new().name(name.to_owned());
-    let repeating = move || {
-        // A panic is reported by the panic hook, and the next look is another attempt.
-        while catch_unwind(AssertUnwindSafe(&look)).unwrap_or(true) {
-            std::thread::sleep(LOOK);
-        }
-    };
-    thread
-        .spawn(repeating)
-        .map(drop)
-        .map_err(AccessError::Thread)
 }
 
 /// What is read again, as long as a server uses it.

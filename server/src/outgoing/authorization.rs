@@ -16,8 +16,8 @@ use serde::Deserialize;
 use super::challenge::Challenge;
 use super::connection::{Connections, Fields};
 use super::credentials::{RegistryCredentials, bearer};
-use super::reason::shorten;
 use super::redirect::{is_https, is_same_host};
+use crate::reason::shorten;
 use crate::registry::peer::PeerError;
 
 /// Largest answer of a server of tokens.

@@ -10,8 +10,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::PeerLimits;
-use super::reason::describe;
 use crate::clock::RunningClock;
+use crate::reason::describe;
 use crate::registry::peer::PeerError;
 
 /// Measures a body: so many bytes must arrive in each period of waiting. Time in which the receiver does not ask for

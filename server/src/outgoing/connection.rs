@@ -16,9 +16,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::PeerLimits;
-use super::reason::describe;
 use super::redirect::{self, REDIRECTS_MAX};
 use crate::clock::RunningClock;
+use crate::reason::describe;
 use crate::registry::peer::PeerError;
 use crate::tls::https_connector;
 

@@ -12,7 +12,6 @@ mod body;
 mod challenge;
 mod connection;
 mod credentials;
-mod reason;
 mod redirect;
 #[cfg(test)]
 pub(crate) mod tests;

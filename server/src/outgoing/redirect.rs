@@ -2,10 +2,9 @@
 //!
 //! Owns: the targets of redirects, and origins. Pure.
 
+use crate::reason::shorten;
 use http::Uri;
 use http::uri::Scheme;
-
-use super::reason::shorten;
 
 /// Most redirects of one request.
 pub(super) const REDIRECTS_MAX: usize = 5;

@@ -5,8 +5,7 @@
 //!
 //! Fetching a certificate from an authority takes minutes at most, so it has a thread of its own.
 //!
-//! The threads are started with the server, because they wait for a disk, and a limit on threads that is reached later
-//! must not end them.
+//! The threads are started with the server (`repeated`).
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,10 +14,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::acme;
+use super::error::TlsError;
 use super::server::ServerTls;
 use super::source::TlsSource;
+use crate::repeated::every_second;
 
-/// Interval of looks whether the listener still exists.
+/// Interval of looks whether a certificate is to be fetched.
 const LOOK: Duration = Duration::from_secs(1);
 /// Interval of looks at the authorities of clients.
 const LOOK_AT_AUTHORITIES: Duration = Duration::from_secs(5);
@@ -26,14 +27,10 @@ const LOOK_AT_AUTHORITIES: Duration = Duration::from_secs(5);
 /// Runs `look` every second, as long as `guard` exists, on a thread of its own.
 fn repeat(name: &str, guard: &Arc<()>, mut look: impl FnMut() + Send + 'static) -> io::Result<()> {
     let guard = Arc::downgrade(guard);
-    let thread = std::thread::Builder::new().name(name.to_owned());
-    let repeating = move || {
-        while guard.strong_count() > 0 {
-            std::thread::sleep(LOOK);
-            look();
-        }
-    };
-    thread.spawn(repeating).map(drop)
+    every_second(name, move || {
+        look();
+        guard.strong_count() > 0
+    })
 }
 
 /// A check that is repeated, with the error that it reported last.
@@ -70,23 +67,12 @@ impl ServerTls {
 
     /// Looks at the source once. Returns why it cannot be used.
     fn look_at_certificate(&self, logged: Option<&str>) -> Option<String> {
-        match self.renew() {
-            Ok(true) => {
-                self.log_shown();
-                None
-            }
-            Ok(false) => None,
-            Err(error) => {
-                let why = error.to_string();
-                if logged != Some(&why) {
-                    tracing::error!(
-                        why,
-                        "the certificate could not be replaced; the last one stays in use"
-                    );
-                }
-                Some(why)
-            }
+        let renewed = self.renew();
+        if matches!(renewed, Ok(true)) {
+            self.log_shown();
         }
+        let what = "the certificate could not be replaced; the last one stays in use";
+        failure(renewed, logged, what)
     }
 
     fn log_shown(&self) {
@@ -119,24 +105,22 @@ impl ServerTls {
 
     /// Looks at the authorities of clients once. Returns why they cannot be used.
     fn look_at_authorities(&self, logged: Option<&str>) -> Option<String> {
-        match self.renew_authorities() {
-            Ok(true) => {
-                tracing::info!("certificates of clients are verified with other authorities");
-                None
-            }
-            Ok(false) => None,
-            Err(error) => {
-                let why = error.to_string();
-                if logged != Some(&why) {
-                    tracing::error!(
-                        why,
-                        "the authorities of clients could not be replaced; the last ones stay in use"
-                    );
-                }
-                Some(why)
-            }
+        let renewed = self.renew_authorities();
+        if matches!(renewed, Ok(true)) {
+            tracing::info!("certificates of clients are verified with other authorities");
         }
+        let what = "the authorities of clients could not be replaced; the last ones stay in use";
+        failure(renewed, logged, what)
     }
+}
+
+/// Returns why something was not replaced, and logs it with `what`, unless that was logged last.
+fn failure(renewed: Result<bool, TlsError>, logged: Option<&str>, what: &str) -> Option<String> {
+    let why = renewed.err()?.to_string();
+    if logged != Some(&why) {
+        tracing::error!(why, "{what}");
+    }
+    Some(why)
 }
 
 impl Watch {

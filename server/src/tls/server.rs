@@ -1,7 +1,7 @@
 //! The configuration of listeners.
 //!
-//! Owns: [`ServerTls`]. Its certificate, and the authorities of clients, can be replaced while connections are served:
-//! those that are open keep theirs.
+//! Owns: [`ServerTls`]. Its certificate, and the authorities of clients, can be replaced while connections are served.
+//! Those that are open keep the certificate; the name of a client ends with its authority.
 
 use std::fmt;
 use std::sync::Arc;

@@ -21,6 +21,7 @@ use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use super::super::client::{client_config, https_connector};
 use super::super::error::TlsError;
 use crate::kept_files::{self, FileError};
+use crate::reason::describe;
 
 /// Time for one request, with its connection.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
@@ -83,12 +84,8 @@ impl Http {
         if request.uri().scheme() != Some(&http::uri::Scheme::HTTPS) {
             return Err(HttpError::NotEncrypted);
         }
-        let answer = self.client.request(request).await.map_err(|error| {
-            let cause = std::error::Error::source(&error);
-            HttpError::Request(
-                cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
-            )
-        })?;
+        let answer = self.client.request(request).await;
+        let answer = answer.map_err(|error| HttpError::Request(describe(&error)))?;
         let (mut parts, body) = answer.into_parts();
         let retry_after_s = limit_retry_after(&mut parts.headers);
         let is_busy = [

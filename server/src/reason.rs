@@ -1,6 +1,6 @@
-//! Text about another registry, for errors.
+//! Text of another server, for errors.
 //!
-//! Owns: the bound on it. Names of hosts and certificates are the other registry's, and a report keeps many errors.
+//! Owns: the bound on it. Names of hosts and certificates are the other server's, and a report keeps many errors.
 
 use std::error::Error;
 use std::fmt::{self, Display, Write as _};
@@ -29,7 +29,7 @@ impl fmt::Write for Shortened {
 }
 
 /// Returns the beginning of a text.
-pub(super) fn shorten(text: impl Display) -> String {
+pub(crate) fn shorten(text: impl Display) -> String {
     let mut short = Shortened::default();
     // It ends early if the text is too long.
     write!(short, "{text}").unwrap_or_default();
@@ -37,7 +37,7 @@ pub(super) fn shorten(text: impl Display) -> String {
 }
 
 /// Describes an error with its causes.
-pub(super) fn describe(error: &dyn Error) -> String {
+pub(crate) fn describe(error: &dyn Error) -> String {
     let mut short = Shortened::default();
     let mut written = write!(short, "{error}");
     let mut cause = error.source();
