@@ -1,8 +1,8 @@
 //! Credentials in the head of a request: a name with its password (RFC 7617), or a token (RFC 6750). A request without
 //! them has the name of its connection's certificate.
 //!
-//! Owns: [`CredentialAuthenticator`] and its challenges. Refuses: whose they are
-//! (`login`) and verifying tokens (`tokens`).
+//! Owns: [`CredentialAuthenticator`] and its challenges. Refuses: whose credentials they are (`login`), and verifying
+//! tokens (`tokens`, `external_tokens`).
 //!
 //! The challenge is for a token, because docker pulls without credentials only from a registry that issues tokens to
 //! anyone. Its realm is the path of the token service, which the front end makes a whole address, or that of another
@@ -158,14 +158,6 @@ pub(super) fn credentials(head: &Parts) -> Credentials {
             name: name.to_owned(),
             password: password.to_owned(),
         },
-    }
-}
-
-/// Parses the credentials of a head, for fuzzers.
-#[cfg(feature = "fuzz-entry")]
-pub(crate) fn read(head: &Parts) {
-    if let Credentials::Token(token) = credentials(head) {
-        drop(jsonwebtoken::decode_header(token));
     }
 }
 

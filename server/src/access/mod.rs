@@ -19,6 +19,7 @@ mod external_tokens;
 pub(crate) mod fuzz_entry;
 mod key_sets;
 mod login;
+mod own_file;
 mod policy;
 mod provenance;
 mod reloaded;
@@ -39,8 +40,6 @@ pub use self::authentication::{Anonymous, Authenticator, Caller, Challenge};
 pub use self::control::{AccessControl, AccessOptions, TokenIssuer};
 pub use self::credential::Credential;
 pub(crate) use self::credentials::TOKEN_PATH;
-#[cfg(feature = "fuzz-entry")]
-pub(crate) use self::credentials::read as read_credentials;
 pub use self::decision::Decision;
 pub use self::error::AccessError;
 pub use self::policy::{

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::KeyScope;
 use super::secret::ApiKeySecret;
-use crate::access::users::secret_place;
+use crate::access::own_file;
 use crate::access::{AccessError, UserName, now_unix_s};
-use crate::kept_files::{self, FileError, SECRET};
+use crate::kept_files::FileError;
 
 /// Most keys: a server has all of them in memory.
 const KEYS_MAX: usize = 10_000;
@@ -101,7 +101,7 @@ struct KeyTable {
 
 /// Parses the content of the file.
 pub(super) fn parse(text: &str) -> Result<ById, String> {
-    let file: KeysFile = toml::from_str(text).map_err(|error| secret_place(text, &error))?;
+    let file: KeysFile = own_file::parse(text)?;
     let mut keys = ById::new();
     for table in file.keys {
         let failed = |why: String| format!("key {}: {why}", table.id);
@@ -186,7 +186,7 @@ impl OwnKeys {
 
     /// Removes a key. Returns whether there was one of that id.
     pub fn revoke(&self, id: &str) -> Result<bool, AccessError> {
-        self.change(|keys| keys.remove(id).is_some())
+        Ok(self.change(|keys| keys.remove(id).is_some())?)
     }
 
     /// Removes all keys of a user. Returns how many there were.
@@ -195,24 +195,28 @@ impl OwnKeys {
         if !self.read()?.values().any(|key| key.user == user) {
             return Ok(0);
         }
-        self.change(|keys| {
+        let revoked = self.change(|keys| {
             let before = keys.len();
             keys.retain(|_, key| key.user != user);
             before - keys.len()
-        })
+        });
+        Ok(revoked?)
     }
 
     fn read(&self) -> Result<ById, FileError> {
-        let bytes = kept_files::read_if_there(&self.path)?;
-        let text = kept_files::text(&self.path, bytes.unwrap_or_default())?;
-        parse(&text).map_err(|why| FileError::unusable(&self.path, why))
+        own_file::read(&self.path, parse)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut ById) -> T) -> Result<T, AccessError> {
-        let _lock = kept_files::lock(&self.path)?;
-        let mut keys = self.read()?;
-        let result = change(&mut keys);
-        let tables = keys.into_iter().map(|(id, key)| KeyTable {
+    fn change<T>(&self, change: impl FnOnce(&mut ById) -> T) -> Result<T, FileError> {
+        own_file::change(&self.path, parse, change, |keys| KeysFile {
+            keys: keys.into_iter().map(KeyTable::from).collect(),
+        })
+    }
+}
+
+impl From<(String, ApiKey)> for KeyTable {
+    fn from((id, key): (String, ApiKey)) -> Self {
+        Self {
             id,
             user: key.user,
             owner: key.owner,
@@ -221,13 +225,6 @@ impl OwnKeys {
             scopes: key.scopes.iter().map(KeyScope::to_string).collect(),
             created_unix_s: key.created_unix_s,
             expires_unix_s: key.expires_unix_s,
-        });
-        let file = KeysFile {
-            keys: tables.collect(),
-        };
-        let text =
-            toml::to_string(&file).map_err(|error| FileError::unusable(&self.path, error))?;
-        kept_files::replace(&self.path, &text, SECRET)?;
-        Ok(result)
+        }
     }
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::kept_files::{self, FileError, SECRET};
+use crate::access::own_file;
+use crate::kept_files::FileError;
 
 /// Least time between two replacements of the file.
 const SAVED_EVERY: Duration = Duration::from_mins(1);
@@ -38,11 +39,7 @@ struct State {
 /// Reads the last use of each key. A file that cannot be used is no reason not to know the keys.
 pub(super) fn read(directory: &Path) -> BTreeMap<String, u64> {
     let path = path(directory);
-    let read = kept_files::read_if_there(&path)
-        .and_then(|bytes| kept_files::text(&path, bytes.unwrap_or_default()));
-    let parsed = read
-        .and_then(|text| toml::from_str(&text).map_err(|error| FileError::unusable(&path, error)));
-    let uses: Uses = parsed.unwrap_or_else(|error| {
+    let uses: Uses = own_file::read(&path, own_file::parse).unwrap_or_else(|error| {
         tracing::warn!(%error, "the last uses of API keys are not known");
         Uses::default()
     });
@@ -104,9 +101,7 @@ impl KeyUses {
             state.uses.0.retain(|id, _| is_known(id));
             state.uses.clone()
         };
-        let text =
-            toml::to_string(&uses).map_err(|error| FileError::unusable(&self.path, error))?;
-        let written = kept_files::replace(&self.path, &text, SECRET);
+        let written = own_file::write(&self.path, &uses);
         if written.is_err() {
             self.state.lock().is_saved = false;
         }

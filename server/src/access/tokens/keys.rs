@@ -16,9 +16,8 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use serde::{Deserialize, Serialize};
 
-use crate::access::AccessError;
-use crate::access::users::secret_place;
-use crate::kept_files::{self, FileError, SECRET};
+use crate::access::{AccessError, own_file};
+use crate::kept_files::FileError;
 
 /// How long a key signs.
 pub(super) const SIGNS: Duration = Duration::from_hours(30 * 24);
@@ -28,6 +27,7 @@ const KEPT: usize = 2;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeysFile {
+    #[serde(default)]
     key: Vec<KeyTable>,
 }
 
@@ -57,14 +57,7 @@ impl SigningKeys {
     /// Reads the keys in `directory`, or makes the first.
     pub(super) fn open(directory: &Path, now_unix_s: u64) -> Result<Self, AccessError> {
         let path = directory.join("token-keys.toml");
-        let bytes = kept_files::read_if_there(&path)?;
-        let text = kept_files::text(&path, bytes.unwrap_or_default())?;
-        let file: KeysFile = if text.is_empty() {
-            KeysFile { key: Vec::new() }
-        } else {
-            toml::from_str(&text)
-                .map_err(|error| FileError::unusable(&path, secret_place(&text, &error)))?
-        };
+        let file: KeysFile = own_file::read(&path, own_file::parse)?;
         let keys = file.key.into_iter().map(|table| {
             Key::new(table).ok_or_else(|| FileError::unusable(&path, "it has a bad key"))
         });
@@ -103,9 +96,7 @@ impl SigningKeys {
         let file = KeysFile {
             key: tables.clone(),
         };
-        let text =
-            toml::to_string(&file).map_err(|error| FileError::unusable(&self.path, error))?;
-        kept_files::replace(&self.path, &text, SECRET)?;
+        own_file::write(&self.path, &file)?;
         let keys: Option<Vec<_>> = tables.into_iter().map(Key::new).collect();
         let keys =
             keys.ok_or_else(|| FileError::unusable(&self.path, "a new key cannot be used"))?;

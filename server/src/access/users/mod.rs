@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::name::{CallerName, InvalidUserName, UserName};
-pub(super) use self::own::secret_place;
 pub use self::own::{OwnUsers, UserEntry};
 use super::reloaded::ReloadedFile;
 use crate::kept_files::FileError;

@@ -14,8 +14,9 @@ use tonnage_engine::{Algorithm, Digest};
 
 use super::{ByName, UserName};
 use crate::access::api_keys::OwnKeys;
+use crate::access::own_file;
 use crate::access::{AccessError, Caller, Credential};
-use crate::kept_files::{self, FileError, SECRET};
+use crate::kept_files::FileError;
 
 /// Cost of bcrypt for new passwords: about 0.2 s.
 pub(super) const COST: u32 = 12;
@@ -129,7 +130,7 @@ struct UserTable {
 
 /// Parses the content of the file.
 pub(super) fn parse(text: &str) -> Result<ByName, String> {
-    let file: UsersFile = toml::from_str(text).map_err(|error| secret_place(text, &error))?;
+    let file: UsersFile = own_file::parse(text)?;
     let mut users = ByName::new();
     for table in file.users {
         let name: UserName = table.name.parse().map_err(|error| format!("{error}"))?;
@@ -138,13 +139,6 @@ pub(super) fn parse(text: &str) -> Result<ByName, String> {
         users.insert(name.to_string(), entry);
     }
     Ok(users)
-}
-
-/// Returns where a file of secrets cannot be read, without what is there.
-pub(in crate::access) fn secret_place(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start));
-    let line = before.map_or(0, |before| before.matches('\n').count()) + 1;
-    format!("line {line} is not what the program writes there")
 }
 
 /// The file of the registry's own users.
@@ -206,7 +200,7 @@ impl OwnUsers {
     /// The password is too short or too long; the file cannot be written.
     pub fn set_password(&self, name: &str, password: &str) -> Result<bool, AccessError> {
         let entry = self.entry(password, false)?;
-        self.change(|users| {
+        let changed = self.change(|users| {
             let known = users.get_mut(name);
             known
                 .map(|known| {
@@ -217,7 +211,8 @@ impl OwnUsers {
                     }
                 })
                 .is_some()
-        })
+        });
+        Ok(changed?)
     }
 
     fn entry(&self, password: &str, is_admin: bool) -> Result<UserEntry, AccessError> {
@@ -239,28 +234,24 @@ impl OwnUsers {
     }
 
     fn read(&self) -> Result<ByName, FileError> {
-        let bytes = kept_files::read_if_there(&self.path)?;
-        let text = kept_files::text(&self.path, bytes.unwrap_or_default())?;
-        parse(&text).map_err(|why| FileError::unusable(&self.path, why))
+        own_file::read(&self.path, parse)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut ByName) -> T) -> Result<T, AccessError> {
-        let _lock = kept_files::lock(&self.path)?;
-        let mut users = self.read()?;
-        let result = change(&mut users);
-        let users = users.iter().map(|(name, entry)| UserTable {
-            name: name.clone(),
+    fn change<T>(&self, change: impl FnOnce(&mut ByName) -> T) -> Result<T, FileError> {
+        own_file::change(&self.path, parse, change, |users| UsersFile {
+            users: users.into_iter().map(UserTable::from).collect(),
+        })
+    }
+}
+
+impl From<(String, UserEntry)> for UserTable {
+    fn from((name, entry): (String, UserEntry)) -> Self {
+        Self {
+            name,
             id: entry.id.to_string(),
             password: entry.hash.to_string(),
             admin: entry.is_admin,
-        });
-        let file = UsersFile {
-            users: users.collect(),
-        };
-        let text =
-            toml::to_string(&file).map_err(|error| FileError::unusable(&self.path, error))?;
-        kept_files::replace(&self.path, &text, SECRET)?;
-        Ok(result)
+        }
     }
 }
 

@@ -88,7 +88,7 @@ fn read_query(head: &Parts) {
 }
 
 fn read_headers(head: &Parts, digest: Digest) {
-    access::read_credentials(head);
+    drop(access::fuzz_entry::authorization(head));
     let given = &head.headers;
     let _ = conditional::not_modified(given, digest);
     let _ = conditional::if_match_fails(given, digest);
