@@ -25,6 +25,7 @@ mod server;
 mod telemetry;
 pub mod tls;
 mod transport;
+mod wall_clock;
 
 #[cfg(feature = "fuzz-entry")]
 pub mod fuzz_entry {

@@ -43,8 +43,9 @@ const ENGINE: [&str; 32] = [
     "fsck",
 ];
 /// The modules of the server, in the same order.
-const SERVER: [&str; 18] = [
+const SERVER: [&str; 19] = [
     "clock",
+    "wall_clock",
     "kept_files",
     "reason",
     "repeated",

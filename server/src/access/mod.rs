@@ -29,7 +29,6 @@ mod users;
 mod workloads;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
 
@@ -54,6 +53,7 @@ pub use self::tokens::{InvalidScope, IssuedToken, Scope, TokenScope};
 pub use self::users::{CallerName, InvalidUserName, OwnUsers, UserEntry, UserName};
 use crate::oci::RepositoryName;
 pub use crate::transport::front_end::ConnectionFacts;
+use crate::wall_clock::now_unix_s;
 
 /// A request and its sender.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -171,10 +171,4 @@ impl Gate {
             Verdict::Unavailable => Err(Refused::Unavailable),
         }
     }
-}
-
-/// Returns the system's time; 0 for a time before 1970.
-fn now_unix_s() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }

@@ -6,8 +6,6 @@
 //! Invariants: they are JSON with field names, so a later release can add fields that an older one ignores. They fit in
 //! the catalog's limit, because each of their parts is bounded.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tonnage_engine::limits::MANIFEST_ATTRIBUTES_BYTES_MAX;
@@ -15,6 +13,7 @@ use tonnage_engine::limits::MANIFEST_ATTRIBUTES_BYTES_MAX;
 use super::error::{Error, Result};
 use crate::access::{Provenance, Requester};
 use crate::oci::cut_to_json_bytes;
+use crate::wall_clock::now_unix_s;
 
 /// Most bytes as JSON of a subject and of a request id in a record; longer ones are cut.
 const ORIGIN_BYTES_MAX: usize = 256;
@@ -85,11 +84,10 @@ impl Attributes {
 impl PushRecord {
     /// Records a push that `requester` asks for now.
     pub(super) fn now(requester: &Requester) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let cut = |text| cut_to_json_bytes(text, ORIGIN_BYTES_MAX).to_owned();
         Self {
             by: cut(&requester.caller.subject),
-            unix_s: since.unwrap_or_default().as_secs(),
+            unix_s: now_unix_s(),
             request: cut(&requester.request_id),
             provenance: requester.caller.provenance.as_deref().cloned(),
         }

@@ -10,12 +10,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
+
+use crate::wall_clock::now_unix_s;
 
 /// Most bytes of a name: as many as the journal keeps of one.
 const NAME_BYTES_MAX: usize = 256;
@@ -170,9 +171,7 @@ impl ClientName {
     /// Returns the name; `None` once the certificate is no longer valid, or its authority was removed. A connection, or
     /// a session that a client resumes, may last longer.
     pub fn current(&self) -> Option<&str> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-        let is_valid =
-            self.trust.lasts() && i64::try_from(now).is_ok_and(|now| now <= self.end_unix_s);
+        let is_valid = self.trust.lasts() && now_unix_s() <= self.until_unix_s();
         is_valid.then_some(&*self.name)
     }
 

@@ -5,7 +5,6 @@
 //! new.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::CryptoProvider;
@@ -17,6 +16,7 @@ use super::super::identity::Identity;
 use super::AcmeOptions;
 use super::schedule::{self, Pause};
 use crate::kept_files::{self, FileError, SECRET};
+use crate::wall_clock::now_unix_s;
 
 /// How long the placeholder is valid, before it is made and from then on. Clients reject it anyway, and the metric of
 /// the end shows that it is not a certificate of the authority.
@@ -126,10 +126,7 @@ impl AcmeOptions {
     }
 }
 
-/// Returns the time in seconds of Unix.
+/// Returns the time in seconds of Unix, in the form of certificates.
 pub(super) fn unix_s() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(now_unix_s()).unwrap_or(i64::MAX)
 }
