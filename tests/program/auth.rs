@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::serving::{Serving, run, run_with, send_over, tonnage};
+use crate::serving::{Serving, run, run_with, send_over, tonnage, until};
 
 /// A name with its password, as a header.
 fn basic(name: &str, password: &str) -> String {
@@ -68,13 +68,13 @@ fn users_are_known_at_once() {
         200
     );
     // The server forgets the old one soon.
-    while status(&server, "GET /v2/", &alice) != 401 {}
+    until(|| status(&server, "GET /v2/", &alice) == 401);
     let (code, stdout, _) = run(tonnage(&["user", "list", "--data"]).arg(&data));
     assert_eq!((code, &*stdout), (0, "admin  admin\nalice\n"));
     let remove = ["user", "remove", "alice", "--data"];
     assert_eq!(run(tonnage(&remove).arg(&data)).0, 0);
     assert_eq!(run(tonnage(&remove).arg(&data)).0, 9);
-    while status(&server, "GET /v2/", &basic("alice", "battery staple")) != 401 {}
+    until(|| status(&server, "GET /v2/", &basic("alice", "battery staple")) == 401);
     server.signal("-TERM");
     let (code, log) = server.end();
     assert_eq!(code, Some(0));
@@ -132,7 +132,7 @@ fn rules_are_read_again() {
     write("[[rule]]\nrepositories = 'team/*'\npsh = ['ci']\n");
     assert_eq!(can("team/a").0, 2);
     write("[[rule]]\nrepositories = 'other'\npush = ['ci']\n");
-    while post("other") != 202 {}
+    until(|| post("other") == 202);
     assert_eq!(post("team/a"), 403);
     write("nonsense");
     assert_eq!((post("team/a"), post("other")), (403, 202));
@@ -172,7 +172,7 @@ fn groups_are_replaced() {
         assert_eq!(post(name), 403, "{name}");
     }
     write("'bob'");
-    while post("dev-ci") != 403 {}
+    until(|| post("dev-ci") == 403);
 }
 
 /// Guards: a key that a command makes works at once on the running server, for what its scope and the rules allow; it
@@ -244,7 +244,7 @@ fn keys_are_known_at_once() {
     assert!(!log.contains(secret) && !listed.to_string().contains(secret));
     let server = Serving::start(&data, &["--auth", "--auth-rules", &named]);
     assert_eq!(key(&["revoke", id]).0, 0);
-    while status(&server, "GET /v2/", &ci) != 401 {}
+    until(|| status(&server, "GET /v2/", &ci) == 401);
     // A user or robot account that is removed takes its keys along.
     assert_eq!(key(&create).0, 0);
     assert_eq!(

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
 pub(crate) fn tonnage(arguments: &[&str]) -> Command {
     let program = tonnage_tests::process::program().expect("the program that ships");
@@ -24,6 +25,14 @@ pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     let code = output.status.code().expect("an exit code, not a signal");
     (code, text(output.stdout), text(output.stderr))
+}
+
+/// Repeats a check until it holds; it fails if that takes longer than any machine needs.
+pub(crate) fn until(mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it never holds");
+    }
 }
 
 /// Runs a program that reads `input` from standard input.

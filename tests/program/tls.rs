@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::serving::{Serving, run, tonnage};
+use crate::serving::{Serving, run, tonnage, until};
 
 pub(crate) fn smoke(url: &str, authority: &Path) -> (i32, String, String) {
     let mut command = tonnage(&["smoke", url, "--size", "9 MiB", "--strict", "--ca"]);
@@ -79,7 +79,7 @@ fn a_replaced_certificate_is_shown() {
     assert_eq!(smoke(&server.url, &one).0, 0);
     replace("two");
     // It looks at the files from time to time.
-    while smoke(&server.url, &two).0 != 0 {}
+    until(|| smoke(&server.url, &two).0 == 0);
     assert_ne!(smoke(&server.url, &one).0, 0);
     server.signal("-TERM");
     let (code, log) = server.end();
