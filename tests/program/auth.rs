@@ -138,8 +138,9 @@ fn rules_are_read_again() {
     assert_eq!((post("team/a"), post("other")), (403, 202));
     server.signal("-TERM");
     assert_eq!(server.end().0, Some(0));
-    let mut serve = tonnage(&["serve", "--listen", "127.0.0.1:0", "--data"]);
-    let (code, _, stderr) = run(serve.arg(&data).args(options));
+    let listen = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"];
+    let mut serve = tonnage(&listen);
+    let (code, _, stderr) = run(serve.arg("--data").arg(&data).args(options));
     assert!(code == 2 && stderr.contains("rules.toml"), "{stderr}");
 }
 
