@@ -31,7 +31,9 @@ pub fn version() -> String {
         .ok()
         .and_then(|path| Command::new(path).arg("-v").output().ok());
     output.map_or("not found".into(), |out| {
-        String::from_utf8_lossy(&out.stderr).trim().to_owned()
+        String::from_utf8_lossy(&out.stderr)
+            .trim()
+            .replace("nginx version: ", "")
     })
 }
 

@@ -93,7 +93,7 @@ fn find_peer(peer: &str) -> Result<Program, String> {
 }
 
 impl Program {
-    /// Returns the version that the program reports.
+    /// Returns the version that the program reports, without the path that some print before it.
     pub fn version(&self) -> String {
         let output = Command::new(&self.path).arg("--version").output();
         let text = output.map(|out| {
@@ -102,12 +102,10 @@ impl Program {
             } else {
                 out.stdout
             };
-            String::from_utf8_lossy(&said)
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
+            let said = String::from_utf8_lossy(&said).into_owned();
+            let line = said.lines().next().unwrap_or_default().trim();
+            let rest = line.strip_prefix(&*self.path.to_string_lossy());
+            rest.unwrap_or(line).trim().to_owned()
         });
         text.unwrap_or_else(|e| format!("unknown ({e})"))
     }

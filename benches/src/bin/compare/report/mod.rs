@@ -160,7 +160,7 @@ impl Report {
 
     /// Records and prints that something was not measured.
     pub fn skip(&mut self, scenario: &str, why: &str) {
-        eprintln!("NOT RUN: {scenario}: {why}");
+        eprintln!("SKIPPED: {scenario}: {why}");
         let same = |known: &NotRun| known.scenario == scenario && known.why == why;
         if !self.not_run.iter().any(same) {
             self.not_run.push(NotRun {
