@@ -1,7 +1,5 @@
 //! The contract of `Io`, checked on all backends: threads and `io_uring` on a real file system, and the simulated disk,
 //! whose results would be worthless if it behaved differently.
-//!
-//! Where `io_uring` does not work it is skipped, which `TONNAGE_TEST_URING=require` turns into a failure.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,10 +8,9 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tonnage_engine::io::Buffer;
 use tonnage_engine::io::threads::Threads;
-use tonnage_engine::io::uring::{Table, Uring};
 use tonnage_engine::io::{Call, Class, FileRef, Io, LockAttempt, OpenMode, Residency, exact};
 use tonnage_tests::machine::{Image, Machine, Noise};
-use tonnage_tests::say;
+use tonnage_tests::{say, uring};
 
 /// The call for tests that do not depend on the class.
 const CALL: Call = Class::Background.call();
@@ -25,27 +22,15 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-/// Returns a new backend that lets rings do all that they can.
-fn uring() -> Option<Box<dyn Io>> {
-    match Uring::start(&Threads::start().unwrap(), Table::All) {
-        Ok(uring) => Some(Box::new(uring)),
-        Err(unavailable) => {
-            let required = say::required("TONNAGE_TEST_URING");
-            assert!(!required, "{unavailable}; {}", unavailable.hint());
-            say::skipped("io_uring", &unavailable.to_string());
-            None
-        }
-    }
-}
-
 /// Runs a test on each backend for real disks. The argument starts one more of the same kind.
 fn on_real_disks(test: impl AsyncFn(&dyn Fn() -> Box<dyn Io>, &Path)) {
     let directory = TempDir::new().unwrap();
     let threads = || -> Box<dyn Io> { Box::new(Threads::start().unwrap()) };
     run(test(&threads, directory.path()));
-    if uring().is_some() {
+    if uring::works() {
         let directory = TempDir::new().unwrap();
-        run(test(&|| uring().unwrap(), directory.path()));
+        let rings = || -> Box<dyn Io> { Box::new(uring::start().unwrap()) };
+        run(test(&rings, directory.path()));
     }
 }
 

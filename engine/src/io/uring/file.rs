@@ -1,6 +1,7 @@
 //! One open file of the backend.
 //!
-//! Owns: [`UringFile`], which lets the rings or the threads do each operation. Refuses: how either does it.
+//! Owns: [`UringFile`], which lets the rings or the threads do each operation; [`suits_rings`], for which files there
+//! is one. Refuses: how either does it.
 
 use std::sync::Arc;
 
@@ -15,6 +16,16 @@ use crate::buffer::Buffer;
 use crate::io::threads::file::{ThreadFile, exceeds_file_size};
 use crate::io::threads::pool::{Blocking, awaiting};
 use crate::io::{Call, File, IoFuture, IoResult, Residency};
+
+/// Types of the file systems whose files rings serve (`statfs(2)`): ext4, XFS, Btrfs, tmpfs.
+const FILE_SYSTEMS: [u64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
+
+/// Returns whether rings serve a file of this file system.
+pub(super) fn suits_rings(file: &ThreadFile) -> bool {
+    let found = rustix::fs::fstatfs(file.handle().descriptor());
+    let kind = found.map(|found| u64::try_from(found.f_type));
+    matches!(kind, Ok(Ok(kind)) if FILE_SYSTEMS.contains(&kind))
+}
 
 #[derive(Debug)]
 pub(super) struct UringFile {

@@ -7,6 +7,9 @@
 //! - A buffer, a descriptor and the place of a result belong to a ring until the kernel has ended the operation,
 //!   whatever happens to the future.
 //! - A ring has bounds of operations and bytes under way (`queue`), and of threads of the kernel.
+//! - Rings serve files of ext4, XFS, Btrfs and tmpfs only, on which the tests run. Within the kernel a ring continues a
+//!   short transfer by itself, from a position that the file system advances. FUSE does not advance it for direct I/O
+//!   (Linux 6.18), and a read of it returned bytes of another place.
 //! - What a ring refuses is done by the threads, except a sync that failed. If the kernel forbids rings while the
 //!   process runs, they are used no more.
 
@@ -87,7 +90,11 @@ impl Io for Uring {
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
         let rings = Arc::clone(&self.rings);
         self.threads.open_as(call, path, mode, |file| {
-            let file: FileRef = Arc::new(UringFile::new(file, rings));
+            let file: FileRef = if file::suits_rings(&file) {
+                Arc::new(UringFile::new(file, rings))
+            } else {
+                Arc::new(file)
+            };
             file
         })
     }
