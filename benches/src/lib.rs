@@ -7,6 +7,7 @@ use tonnage_engine::{Algorithm, Digest};
 
 pub mod images;
 pub mod rival;
+pub mod store;
 pub mod wire;
 
 /// Runs a benchmark on a runtime of two workers. An error goes to stderr under the benchmark's name.
