@@ -7,6 +7,7 @@ use tonnage_engine::{Algorithm, Digest};
 
 pub mod images;
 pub mod process;
+pub mod store;
 pub mod tonnage;
 pub mod wire;
 

@@ -88,6 +88,20 @@ impl Buffer {
         }
     }
 
+    /// Sets how many bytes may be filled in all.
+    ///
+    /// # Panics
+    /// If fewer bytes than that fit, or more are filled.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        assert!(
+            (self.len..=self.block.len()).contains(&limit),
+            "a limit of {limit} bytes for {} of {}",
+            self.len,
+            self.block.len()
+        );
+        self.limit = limit;
+    }
+
     /// Returns the bytes filled so far.
     pub fn len(&self) -> usize {
         self.len

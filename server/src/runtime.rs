@@ -9,36 +9,52 @@
 //! job takes 6 to 8 us against 17 to 27 us. While 64 streams compute 0.5 ms jobs, in the same total time, a timer of 1
 //! ms fires after 2.8 to 4.6 ms (p99) against 41 to 46 ms.
 
-use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
-use tonnage_engine::io::{self as seam, Clock, Env, Rng, Spawn, TaskFuture, Workers};
+use tonnage_engine::io::uring::Unavailable;
+use tonnage_engine::io::{
+    self as seam, Backend, Clock, Env, NotStarted, Rng, Spawn, TaskFuture, Workers,
+};
 
 use crate::clock::RunningClock;
 
-/// Creates the environment of one store, with its own threads for the disk and for computations. Tasks run on the
-/// current tokio runtime.
+/// Creates the environment of one store, with the backend for this machine.
 ///
 /// # Errors
 /// If the threads cannot be started.
 ///
 /// # Panics
 /// Outside of a tokio runtime.
-pub fn env() -> io::Result<Env> {
+pub fn env() -> Result<Env, NotStarted> {
+    env_with(Backend::Auto).map(|(env, _)| env)
+}
+
+/// Creates the environment of one store, with its own threads for the disk and for computations. Tasks run on the
+/// current tokio runtime. Also returns why `io_uring` does not run although it might.
+///
+/// # Errors
+/// If the threads cannot be started, or `io_uring` is demanded and does not work.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn env_with(backend: Backend) -> Result<(Env, Option<Unavailable>), NotStarted> {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    Ok(Env {
-        io: seam::native()?,
+    let disk = seam::native(backend)?;
+    let jobs = Workers::start("tonnage-compute", processors, processors);
+    let env = Env {
+        io: disk.io,
         clock: Arc::new(RunningClock::start()),
         spawn: Arc::new(Tasks {
             handle: Handle::current(),
-            jobs: Workers::start("tonnage-compute", processors, processors)?,
+            jobs: jobs.map_err(NotStarted::Threads)?,
         }),
         rng: Arc::new(SystemRng),
-    })
+    };
+    Ok((env, disk.why_not))
 }
 
 /// Provides the clock to the engine, so leases and the expiry of uploads count only while the process runs.

@@ -12,7 +12,7 @@ use tonnage_tests::http::{Connection, Ended, LastByte};
 use tonnage_tests::mount::SmallDisk;
 use tonnage_tests::process::{Server, folder};
 use tonnage_tests::push::Pusher;
-use tonnage_tests::say;
+use tonnage_tests::{say, uring};
 
 use crate::lane::{fsck, number, seed};
 use crate::ledger::Ledger;
@@ -65,14 +65,16 @@ pub fn rounds(disk: &Disk, rounds: u64) -> Result<(), String> {
     ));
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
     let mut choices = Seeded::new(seed);
-    let (mut left, mut collects) = (rounds, false);
-    while left > 0 {
+    let mut left = rounds;
+    for store in 0_u64.. {
+        if left == 0 {
+            break;
+        }
         let now = left.min(ROUNDS_A_STORE).min(rounds.div_ceil(2));
-        one_store(&runtime, disk, &mut choices, now, collects).map_err(|why| {
+        one_store(&runtime, disk, &mut choices, now, store).map_err(|why| {
             format!("{name}, TONNAGE_TEST_SEED={seed}, {left} rounds before the end: {why}")
         })?;
         left -= now;
-        collects = !collects;
     }
     say::print_line(&format!("kill -9 {name}: passed {rounds} rounds"));
     Ok(())
@@ -83,15 +85,21 @@ fn one_store(
     disk: &Disk,
     choices: &mut Seeded,
     rounds: u64,
-    collects: bool,
+    store: u64,
 ) -> Result<(), String> {
+    // Both backends, with and without collection.
+    let mut options = uring::backend(store + store / 2);
+    say::print_line(&format!("store {store}: {}", options.join(" ")));
+    let collects = !store.is_multiple_of(2);
+    if collects {
+        options.extend(collecting());
+    }
     let folder = match disk {
         Disk::Own => folder()?,
         Disk::Small(_, disk) => tempfile::tempdir_in(disk.path())
             .map_err(|e| format!("create a folder in {}: {e}", disk.path().display()))?,
     };
     let data = folder.path().join("data");
-    let options = if collects { collecting() } else { Vec::new() };
     let mut server = Server::start_as(&data, &folder.path().join("log"), &[], options)?;
     // One more than there are pushers: the last one belongs to the long upload.
     let ledger = |_| Ledger {

@@ -1,18 +1,18 @@
 //! The order of writes and syncs before each 201, as the kernel saw it.
 //!
 //! Owns: the run of the server under strace, and [`check_order`], which reads the trace. Refuses: a trace without
-//! writes. A 201 without a segment write and a journal write proves nothing.
+//! writes, because a 201 without a segment write and a journal write proves nothing; `io_uring`, whose operations are
+//! no calls. The engine above the backend, which orders them, is the same.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use tonnage_tests::content::Content;
 use tonnage_tests::http::Connection;
 use tonnage_tests::process::{Server, folder};
 use tonnage_tests::push::{EMPTY_JSON, Pusher, Shape};
-use tonnage_tests::say;
+use tonnage_tests::uring;
 
 const CALLS: &str = "open,openat,openat2,write,pwrite64,pwritev,pwritev2,writev,sendto,sendmsg,fsync,fdatasync,\
     sync_file_range,unlink,unlinkat,rename,renameat2";
@@ -21,13 +21,8 @@ const PUSHES: usize = 4;
 
 /// Pushes under strace and checks the trace. Prints why it skips where strace cannot run.
 pub fn watch() -> Result<(), String> {
-    if let Err(why) = strace_runs() {
-        say::skipped("every_201_leaves_after_its_syncs", &why);
-        return if say::required("TONNAGE_TEST_STRACE") {
-            Err(format!("strace is required (TONNAGE_TEST_STRACE): {why}"))
-        } else {
-            Ok(())
-        };
+    if !uring::strace("every_201_leaves_after_its_syncs")? {
+        return Ok(());
     }
     let folder = folder()?;
     let trace = folder.path().join("trace");
@@ -36,7 +31,9 @@ pub fn watch() -> Result<(), String> {
     let mut wrapper = wrapper.map(str::to_owned).to_vec();
     wrapper.push(trace.display().to_string());
     let (data, log) = (folder.path().join("data"), folder.path().join("log"));
-    let mut server = Server::start_on(&data, &log, &wrapper)?;
+    // strace does not see what a ring does.
+    let threads = ["--io", "threads"].map(str::to_owned).to_vec();
+    let mut server = Server::start_as(&data, &log, &wrapper, threads)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
     runtime.block_on(push(&server))?;
     server.stop()?;
@@ -48,23 +45,6 @@ pub fn watch() -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn strace_runs() -> Result<(), String> {
-    let mut command = Command::new("strace");
-    command
-        .args(["-f", "-y", "-e", "trace=openat", "true"])
-        .stdin(Stdio::null());
-    let output = command
-        .output()
-        .map_err(|e| format!("strace cannot be run: {e}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!(
-        "strace cannot trace here: {}",
-        String::from_utf8_lossy(&output.stderr)
-    ))
 }
 
 async fn push(server: &Server) -> Result<(), String> {

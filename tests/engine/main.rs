@@ -5,6 +5,7 @@ mod commits;
 mod directory;
 mod fixtures;
 mod seam;
+mod short;
 
 /// Runs a test on its own runtime, in a fresh directory.
 fn run<F: Future<Output = ()>>(test: impl FnOnce(tempfile::TempDir) -> F) {

@@ -14,6 +14,7 @@ const CONTINUES: UploadClaim = UploadClaim {
     position: UploadPosition::Anywhere,
     algorithm: None,
     brings_bytes: true,
+    announced: None,
 };
 
 fn options() -> Options {

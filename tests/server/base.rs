@@ -208,8 +208,8 @@ async fn the_admin_listener_serves_health_and_metrics() {
         "registry_pull_total{kind=\"manifest\",result=\"ok\"} 1",
         "registry_pull_total{kind=\"blob\",result=\"ok\"} 1",
         "registry_storage_read_only 0",
-        "registry_io_failures_total{class=\"journal\",attempted=\"yes\"} 0",
-        "registry_io_failures_total{class=\"journal\",attempted=\"no\"} 0",
+        "registry_io_failures_total{class=\"journal\",backend=\"threads\",attempted=\"yes\"} 0",
+        "registry_io_failures_total{class=\"journal\",backend=\"threads\",attempted=\"no\"} 0",
         "registry_collected_blobs_total 0",
         "registry_collected_bytes_total 0",
         "registry_collected_segments_total 0",
@@ -218,7 +218,8 @@ async fn the_admin_listener_serves_health_and_metrics() {
         assert!(text.contains(line), "{line} in\n{text}");
     }
     for class in ["journal", "commit_data", "directory"] {
-        let line = format!("registry_io_operations_total{{class=\"{class}\"}} ");
+        let line =
+            format!("registry_io_operations_total{{class=\"{class}\",backend=\"threads\"}} ");
         let counted = text.split_once(&line).expect(&line).1.lines().next();
         assert!(
             counted.is_some_and(|count| count != "0"),

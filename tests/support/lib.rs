@@ -14,6 +14,7 @@ pub mod process;
 pub mod push;
 pub mod registry;
 pub mod say;
+pub mod uring;
 pub mod whole_blobs;
 
 pub use batches::batch_of;

@@ -1,9 +1,10 @@
 //! The runtimes of commands other than `serve`.
 //!
-//! Owns: [`command_runtime`], and [`EngineRuntime`] for commands that may open a store. Refuses: the store itself,
-//! which the engine opens for reading ([`tonnage_engine::ClosedStore`]) or for changes.
+//! Owns: [`command_runtime`], [`env_with`], and [`EngineRuntime`] for commands that may open a store. Refuses: the
+//! store itself, which the engine opens for reading ([`tonnage_engine::ClosedStore`]) or for changes.
 
-use tonnage_engine::io::Env;
+use tonnage_engine::io::uring::Unavailable;
+use tonnage_engine::io::{Backend, Env, NotStarted};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -22,6 +23,22 @@ pub(crate) fn command_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     })
 }
 
+/// Creates the environment of the engine with the configured I/O backend. Also returns why `io_uring` does not run
+/// although it might.
+pub(crate) fn env_with(io: &str) -> Result<(Env, Option<Unavailable>), Failure> {
+    let backend = match io {
+        "threads" => Backend::Threads,
+        "io_uring" => Backend::IoUring,
+        _ => Backend::Auto,
+    };
+    tonnage_server::runtime::env_with(backend).map_err(|error| match error {
+        NotStarted::Threads(_) => threads::of_threads(error.to_string()),
+        NotStarted::IoUring(unavailable) => Failure::new(Exit::Disk, unavailable.to_string())
+            .hint(unavailable.hint())
+            .hint("or read and write by threads where io_uring does not work: --io auto"),
+    })
+}
+
 /// A runtime for commands, with the environment of the engine.
 #[derive(Debug)]
 pub(crate) struct EngineRuntime {
@@ -31,13 +48,11 @@ pub(crate) struct EngineRuntime {
 }
 
 impl EngineRuntime {
-    /// Starts the runtime.
-    pub(crate) fn start() -> Result<Self, Failure> {
+    /// Starts the runtime with the configured I/O backend.
+    pub(crate) fn start(io: &str) -> Result<Self, Failure> {
         let runtime = command_runtime()?;
         let entered = runtime.enter();
-        let env = tonnage_server::runtime::env().map_err(|error| {
-            threads::of_threads(format!("threads could not be started: {error}"))
-        })?;
+        let (env, _) = env_with(io)?;
         drop(entered);
         Ok(Self { env, runtime })
     }

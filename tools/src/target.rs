@@ -89,7 +89,7 @@ impl Target {
             socket: Socket::find(server, &data)?,
             data,
             options: config.store,
-            runtime: EngineRuntime::start()?,
+            runtime: EngineRuntime::start(config.io)?,
         })
     }
 

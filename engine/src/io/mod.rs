@@ -15,6 +15,7 @@
 
 mod call;
 mod directory;
+mod errno;
 pub mod exact;
 mod free_memory;
 mod native;
@@ -22,6 +23,7 @@ mod outcome;
 #[cfg(test)]
 pub(crate) mod test_env;
 pub mod threads;
+pub mod uring;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -37,7 +39,7 @@ use crate::sync::oneshot;
 pub use self::call::{Call, Class};
 pub use self::directory::Directory;
 pub use self::free_memory::release_free_memory;
-pub use self::native::native;
+pub use self::native::{Backend, NotStarted, Started, native};
 pub use self::outcome::{IoError, IoResult};
 pub use self::threads::workers::Workers;
 pub use crate::buffer::Buffer;
@@ -81,11 +83,13 @@ pub enum Residency {
     Done,
 }
 
-/// The number of operations of one class, by result.
+/// The number of operations of one class that one backend served, by result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClassCount {
     /// The class.
     pub class: Class,
+    /// The backend that served them, e.g. `threads`.
+    pub backend: &'static str,
     /// Operations that ended.
     pub operations: u64,
     /// Those that failed.
@@ -119,7 +123,8 @@ pub trait LockGuard: Send + Sync + Debug {}
 pub trait Io: Send + Sync + Debug {
     /// Returns the name of this backend for logs, e.g. `threads`.
     fn backend(&self) -> &'static str;
-    /// Returns the number of operations since the backend was created, by class. Empty where they are not counted.
+    /// Returns the number of operations since the backend was created, by class and by the backend that served
+    /// them. Empty where they are not counted.
     fn counts(&self) -> Vec<ClassCount> {
         Vec::new()
     }

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
 
-use super::{Clock, Env, Rng, Spawn, TaskFuture, Workers, native};
+use super::{Backend, Clock, Env, Rng, Spawn, TaskFuture, Workers, native};
 use crate::sync::AtomicU64;
 
 /// Creates an environment. Tasks run on the tokio runtime of the caller.
 pub(crate) fn env() -> Env {
     Env {
-        io: native().unwrap(),
+        io: native(Backend::Auto).unwrap().io,
         clock: Arc::new(SystemClock(Instant::now())),
         spawn: Arc::new(Tasks {
             handle: Handle::current(),

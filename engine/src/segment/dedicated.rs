@@ -59,9 +59,6 @@ impl DedicatedWriter {
         permit: OwnedSemaphorePermit,
         length_hint: Option<u64>,
     ) -> Result<Self> {
-        let announced_end = length_hint
-            .filter(|length| *length <= ANNOUNCED_BYTES_MAX)
-            .map(|length| RecordPlaces::trailing(length).end);
         let id = ids.take().await?;
         // Before the file: the caller may be dropped.
         let guard = AbandonGuard::new(Arc::clone(&files), id);
@@ -80,9 +77,12 @@ impl DedicatedWriter {
             end: DEDICATED_PAYLOAD,
             named: Arc::default(),
             sync_failed: Arc::default(),
-            announced_end,
+            announced_end: None,
             reserved: 0,
         };
+        if let Some(length) = length_hint {
+            writer.announce(length);
+        }
         if let Some(range) = writer.next_reserve(0)
             && !reserve(writer.file(), range).await
         {
@@ -90,6 +90,15 @@ impl DedicatedWriter {
             writer.announced_end = None;
         }
         Ok(writer)
+    }
+
+    /// Reserves space ahead of later writes, up to `length` bytes of payload; a shorter length than before changes
+    /// nothing.
+    pub(crate) fn announce(&mut self, length: u64) {
+        if length <= ANNOUNCED_BYTES_MAX {
+            let end = RecordPlaces::trailing(length).end;
+            self.announced_end = self.announced_end.max(Some(end));
+        }
     }
 
     /// Returns what has to be reserved before the file is written up to `end`, if anything.
@@ -163,7 +172,7 @@ impl DedicatedWriter {
             named: Arc::new(AtomicBool::new(true)),
             sync_failed: Arc::default(),
             announced_end: None,
-            reserved: 0,
+            reserved: wanted,
         })
     }
 

@@ -38,6 +38,9 @@ const WINDOW_FIRST_BYTES: u64 = 256 << 10;
 const WINDOW_HOT_MAX_BYTES: u64 = 1 << 20;
 /// Payload of the largest window after one that came from the disk.
 const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
+/// Bytes that are read from memory and checked at once. They are still in the processor's nearest caches when they are
+/// checked.
+const STEP_BYTES: usize = 128 << 10;
 /// Bytes of table that are read, checked and kept at once: 4 KiB, for 64 MiB of payload.
 const TABLE_SLICE_BYTES: usize = 4 << 10;
 const TABLE_SLICE_ENTRIES: u64 = (TABLE_SLICE_BYTES / 4) as u64;
@@ -266,13 +269,17 @@ impl BlobStream {
             None => None,
         };
         // Not read ahead, or dropped since.
+        let mut checked = 0;
         let fetched = if let Some(fetched) = fetched {
             fetched?
         } else {
             let source = Arc::clone(&self.source);
-            source.fetch_payload(span.clone(), &self.reading).await?
+            let check = |read: &[u8]| self.check_whole_chunks(&span, read, &mut checked);
+            source
+                .fetch_payload(span.clone(), &self.reading, check)
+                .await?
         };
-        self.check(&span, fetched.buffer.filled())?;
+        self.check_rest(&span, fetched.buffer.filled(), checked)?;
         let cold = fetched.cold;
         let from = usize::try_from(self.position - span.start).unwrap_or(usize::MAX);
         let to = usize::try_from(self.end.min(span.end) - span.start).unwrap_or(usize::MAX);
@@ -315,7 +322,10 @@ impl BlobStream {
         let span = self.span_at(self.position);
         let (source, reading) = (Arc::clone(&self.source), self.reading.clone());
         let to_read = span.clone();
-        let read = InFlight::start(async move { source.fetch_payload(to_read, &reading).await });
+        let read = InFlight::start(async move {
+            let later = |_: &[u8]| Ok(());
+            source.fetch_payload(to_read, &reading, later).await
+        });
         let next = Arc::new(NextWindow {
             span,
             read: Mutex::new(Some(read)),
@@ -391,6 +401,36 @@ impl BlobStream {
         Ok(())
     }
 
+    /// Checks the whole chunks of `read`, the first bytes of `span`, that were not checked yet, and counts their bytes.
+    fn check_whole_chunks(
+        &self,
+        span: &Range<u64>,
+        read: &[u8],
+        checked: &mut usize,
+    ) -> Result<()> {
+        let whole = read.len() / CHUNK_BYTES * CHUNK_BYTES;
+        let Some(chunks) = read
+            .get(*checked..whole)
+            .filter(|chunks| !chunks.is_empty())
+        else {
+            return Ok(());
+        };
+        let start = span.start + *checked as u64;
+        self.check(&(start..span.start + whole as u64), chunks)?;
+        *checked = whole;
+        Ok(())
+    }
+
+    /// Checks the chunks of `span`, whose bytes are `payload`, after the first `checked` bytes.
+    fn check_rest(&self, span: &Range<u64>, payload: &[u8], checked: usize) -> Result<()> {
+        match payload.get(checked..) {
+            Some(rest) if !rest.is_empty() => {
+                self.check(&(span.start + checked as u64..span.end), rest)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Checks the chunks of `span` (payload offsets), whose bytes are `payload`.
     fn check(&self, span: &Range<u64>, payload: &[u8]) -> Result<()> {
         let skip = usize::try_from(span.start / CHUNK - self.table.first).unwrap_or(usize::MAX);
@@ -419,25 +459,39 @@ impl Source {
         self: Arc<Self>,
         span: Range<u64>,
         reading: &Reading,
+        check: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Fetched> {
         let start = self.places.payload;
-        self.fetch(start + span.start..start + span.end, reading)
-            .await
+        let span = start + span.start..start + span.end;
+        self.fetch_in_steps(span, reading, check).await
     }
 
     /// Reads a span of the file, from memory where possible.
     async fn fetch(self: Arc<Self>, span: Range<u64>, reading: &Reading) -> Result<Fetched> {
+        self.fetch_in_steps(span, reading, |_| Ok(())).await
+    }
+
+    /// Reads a span of the file, from memory where possible. After each step from memory it passes all that was read so
+    /// far to `check`.
+    async fn fetch_in_steps(
+        self: Arc<Self>,
+        span: Range<u64>,
+        reading: &Reading,
+        mut check: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<Fetched> {
         let wanted = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
         let mut buffer = self.pool.take(wanted, reading).await;
         let file = self.file.file();
-        while buffer.room() > 0 {
+        while buffer.len() < wanted {
             let at = span.start + buffer.len() as u64;
+            buffer.set_limit(wanted.min(buffer.len() + STEP_BYTES));
             match file.read_cached(Class::ForegroundRead.call(), at, &mut buffer) {
-                Ok(count) if count > 0 => {}
+                Ok(count) if count > 0 => check(buffer.filled())?,
                 // Not resident, the end, or an error: the backend finds out which.
                 Ok(_) | Err(_) => break,
             }
         }
+        buffer.set_limit(wanted);
         let cold = buffer.room() > 0;
         if cold {
             let at = span.start + buffer.len() as u64;

@@ -198,6 +198,9 @@ impl Session {
             body.prefer(algorithm);
             state.algorithm = body.algorithm();
         }
+        if let Some(bytes) = claim.announced {
+            body.announce(bytes);
+        }
         state.turn += 1;
         (state.writing, state.at) = (true, now);
         let turn = state.turn;

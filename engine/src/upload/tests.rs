@@ -514,6 +514,35 @@ fn announcing_costs_little() {
     });
 }
 
+/// Guards: space is reserved also for the bytes that a later request announces, and what is not used is returned.
+#[test]
+fn space_is_reserved_for_what_a_request_announces() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
+        let id = bench.begin(Algorithm::Sha256);
+        let bytes = content(8, 2 << 20);
+        write(&mut bench.upload(id).await, &bytes[..1 << 20], 100_000).await;
+        let on_disk = || {
+            let files = std::fs::read_dir(dir.path().join("segments")).unwrap();
+            let length = |file: std::fs::DirEntry| file.metadata().unwrap().len();
+            files.map(|file| length(file.unwrap())).sum::<u64>()
+        };
+        assert!(on_disk() < 2 << 20);
+        let claim = UploadClaim {
+            announced: Some(1 << 30),
+            ..UploadClaim::default()
+        };
+        let mut upload = bench.uploads.open(id, REPOSITORY, claim).await.unwrap();
+        write(&mut upload, &bytes[1 << 20..], 100_000).await;
+        eventually("space is reserved", || on_disk() >= 16 << 20).await;
+        assert!(on_disk() < 64 << 20);
+        let digest = Digest::of(Algorithm::Sha256, &bytes);
+        let finished = upload.finish(digest, None).await.unwrap();
+        assert!(on_disk() < 3 << 20);
+        assert_reads(&bench, digest, finished.extent(), &bytes).await;
+    });
+}
+
 /// Guards: the largest manifest is accepted however low the threshold of large blobs is.
 #[test]
 fn manifests_do_not_know_the_threshold() {

@@ -96,4 +96,6 @@ pub struct UploadClaim {
     pub algorithm: Option<Algorithm>,
     /// Whether it brings bytes. It is refused if the disk is nearly full.
     pub brings_bytes: bool,
+    /// How many bytes it brings, if it announces them: a hint, never trusted. Space is reserved for them.
+    pub announced: Option<u64>,
 }

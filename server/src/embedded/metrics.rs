@@ -1,7 +1,7 @@
 //! Exports the engine's counters as metrics.
 //!
-//! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes, of its free space, and
-//! those of collection, compaction and scrub.
+//! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes and backends, of its free
+//! space, and those of collection, compaction and scrub.
 //! Refuses: gathering; the numbers are read from the store at each scrape.
 
 use std::fmt;
@@ -20,11 +20,13 @@ pub(super) struct StoreMetrics(pub(super) Store);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
     class: &'static str,
+    backend: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FailureLabels {
     class: &'static str,
+    backend: &'static str,
     attempted: &'static str,
 }
 
@@ -32,19 +34,27 @@ impl Collector for StoreMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let counts = self.0.io_counts();
         let operations = counts.iter().map(|count| {
-            let class = count.class.name();
-            (OperationLabels { class }, count.operations)
+            let labels = OperationLabels {
+                class: count.class.name(),
+                backend: count.backend,
+            };
+            (labels, count.operations)
         });
         family(
             &mut encoder,
             "io_operations",
-            "Disk operations by purpose, without reads from the page cache",
+            "Disk operations by purpose and by what served them, without reads from the page cache",
             operations,
         )?;
         let failures = counts.iter().flat_map(|count| {
-            let class = count.class.name();
-            [("yes", count.failed), ("no", count.not_attempted)]
-                .map(|(attempted, value)| (FailureLabels { class, attempted }, value))
+            [("yes", count.failed), ("no", count.not_attempted)].map(|(attempted, value)| {
+                let labels = FailureLabels {
+                    class: count.class.name(),
+                    backend: count.backend,
+                    attempted,
+                };
+                (labels, value)
+            })
         });
         family(
             &mut encoder,

@@ -83,6 +83,7 @@ impl Registry {
             position,
             algorithm,
             brings_bytes: source.length() != Some(0),
+            announced: source.length(),
         };
         let mut upload = self.resume_upload(push, id, chunk, claim, source).await?;
         // hyper enforces the announced length, so no savepoint is needed.
@@ -110,6 +111,7 @@ impl Registry {
             algorithm: Some(digest.algorithm()),
             // Without bytes it only finishes what was received.
             brings_bytes: source.length() != Some(0),
+            announced: source.length(),
         };
         let upload = match self.resume_upload(push, id, chunk, claim, source).await {
             Err(Error::UploadUnknown) => return self.repeat_close(push, id, digest, source).await,
@@ -213,6 +215,7 @@ impl Registry {
             algorithm: Some(algorithm),
             // It was admitted when it began. A refusal now would leave the upload.
             brings_bytes: false,
+            announced: None,
         };
         let upload = self.resume_upload(push, id, None, claim, source).await?;
         self.receive_and_finish(push, upload, digest, None, source)

@@ -207,6 +207,7 @@ impl Running<'_> {
             algorithm,
             // It was admitted when it began.
             brings_bytes: false,
+            announced: None,
         };
         let opened = store.open_upload(id, repository, claim).await;
         if opened.is_err() {

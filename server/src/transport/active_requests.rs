@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use super::cork::Continuation;
 use super::http2_streams::StreamReset;
 use super::request_memory::HeldRequest;
 use super::slots::Slot;
@@ -27,6 +28,8 @@ pub(super) struct ActiveRequests {
     active: Arc<Mutex<Vec<Weak<ActiveRequest>>>>,
     /// Cancelled when a client of HTTP/2 has ended its side of the connection.
     client_ended: CancellationToken,
+    /// Whether the newest answer continues at once.
+    continuation: Continuation,
     slot: Arc<Slot>,
     clock: RunningClock,
 }
@@ -56,6 +59,7 @@ impl ActiveRequests {
         Self {
             active: Arc::default(),
             client_ended: CancellationToken::new(),
+            continuation: Continuation::default(),
             slot,
             clock: clock.clone(),
         }
@@ -81,6 +85,11 @@ impl ActiveRequests {
     /// Returns the slot of the connection.
     pub(super) fn slot(&self) -> &Arc<Slot> {
         &self.slot
+    }
+
+    /// Returns whether the newest answer continues at once. On HTTP/2 this says nothing of the others.
+    pub(super) fn continuation(&self) -> &Continuation {
+        &self.continuation
     }
 
     pub(super) fn any_active(&self) -> bool {
@@ -164,6 +173,11 @@ impl ActiveRequest {
     pub(super) fn begin_answer(&self) {
         self.record_taken();
         *self.stream.lock() = StreamReset::current();
+    }
+
+    /// Records whether the answer continues at once after what its body has returned.
+    pub(super) fn set_continues(&self, continues: bool) {
+        self.requests.continuation.set(continues);
     }
 
     /// Records that the client read a part of the answer.

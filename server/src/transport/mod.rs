@@ -10,6 +10,7 @@ mod active_requests;
 mod close;
 mod connection;
 pub(crate) mod connection_limits;
+mod cork;
 mod frames;
 pub(crate) mod front_end;
 pub(crate) mod head_check;

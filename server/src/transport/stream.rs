@@ -24,6 +24,9 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Limits how many written bytes the kernel may keep unsent (`TCP_NOTSENT_LOWAT`).
     fn set_unsent_max(&self, bytes: u32) -> io::Result<()>;
 
+    /// Makes the kernel hold back a segment that is not full, or send it (`TCP_CORK`).
+    fn set_corked(&self, corked: bool) -> io::Result<()>;
+
     /// Makes the kernel reset the connection and discard unread bytes when the stream is dropped (`SO_LINGER` of zero).
     fn set_reset_on_drop(&self) -> io::Result<()>;
 }
@@ -35,6 +38,10 @@ impl Stream for TcpStream {
 
     fn set_unsent_max(&self, bytes: u32) -> io::Result<()> {
         SockRef::from(self).set_tcp_notsent_lowat(bytes)
+    }
+
+    fn set_corked(&self, corked: bool) -> io::Result<()> {
+        SockRef::from(self).set_tcp_cork(corked)
     }
 
     fn set_reset_on_drop(&self) -> io::Result<()> {
@@ -55,6 +62,10 @@ impl<S: Stream> Stream for TlsStream<S> {
         self.get_ref().0.set_unsent_max(bytes)
     }
 
+    fn set_corked(&self, corked: bool) -> io::Result<()> {
+        self.get_ref().0.set_corked(corked)
+    }
+
     fn set_reset_on_drop(&self) -> io::Result<()> {
         self.get_ref().0.set_reset_on_drop()
     }
@@ -73,6 +84,10 @@ mod tests {
         }
 
         fn set_unsent_max(&self, _: u32) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_corked(&self, _: bool) -> io::Result<()> {
             Ok(())
         }
 

@@ -70,10 +70,12 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
     ) -> Poll<Option<Result<Frame<TrackedData>, B::Error>>> {
         let this = &mut *self;
         if let Some(last) = this.last.take() {
+            this.request.set_continues(false);
             return Poll::Ready(Some(Ok(Frame::data(this.data(last)))));
         }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             this.client_wait = None;
+            this.request.set_continues(false);
             return Poll::Pending;
         };
         if this.client_wait.is_none() {
@@ -82,7 +84,10 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
             this.client_wait = Some(ClientWait::begin(&this.request));
         }
         let data = |data| this.data(data);
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(data))))
+        let frame = frame.map(|frame| frame.map(|frame| frame.map_data(data)));
+        let continues = matches!(frame, Some(Ok(_))) && !this.is_end_stream();
+        this.request.set_continues(continues);
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -94,6 +99,12 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
             Some(_) => SizeHint::with_exact(1),
             None => self.body.size_hint(),
         }
+    }
+}
+
+impl<B> Drop for TrackedBody<B> {
+    fn drop(&mut self) {
+        self.request.set_continues(false);
     }
 }
 
@@ -118,11 +129,12 @@ impl Buf for TrackedData {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::future::pending;
     use std::net::IpAddr;
     use std::time::Duration;
 
-    use futures_util::{FutureExt as _, stream};
+    use futures_util::{FutureExt as _, StreamExt as _, stream};
     use http_body_util::{BodyExt as _, StreamBody};
     use hyper::rt::Executor as _;
     use tokio::sync::oneshot;
@@ -134,6 +146,30 @@ mod tests {
     use crate::clock::{RunningClock, pass};
 
     const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Guards: an answer continues at once after a part that is not its last, until its next part has to be waited for.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_continues_until_it_waits_or_ends() {
+        let clock = RunningClock::start();
+        let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
+        let requests = ActiveRequests::new(Arc::new(slot.expect("a slot")), &clock);
+        let (parts, mut received) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
+        let parts_of_body = stream::poll_fn(move |cx| received.poll_recv(cx));
+        let parts_of_body = parts_of_body.map(|part| Ok::<_, Infallible>(Frame::data(part)));
+        let mut body = TrackedBody::new(StreamBody::new(parts_of_body), requests.begin(None));
+        let mut next = || body.frame().now_or_never().flatten().map(drop);
+        parts.send(Bytes::from_static(b"part")).expect("open");
+        next().expect("it is there");
+        assert!(requests.continuation().continues());
+        assert!(next().is_none(), "none is there");
+        assert!(!requests.continuation().continues());
+        parts.send(Bytes::from_static(b"last")).expect("open");
+        next().expect("it is there");
+        assert!(requests.continuation().continues());
+        drop(parts);
+        assert!(next().is_none(), "the end");
+        assert!(!requests.continuation().continues());
+    }
 
     /// Guards: the time in which the server prepares a part of an answer does not count as unread; the time after that
     /// does.

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use super::active_requests::ActiveRequests;
 use super::close::EVICTION_TIME_MAX;
 use super::connection_limits::ConnectionLimits;
+use super::cork::Cork;
 use super::frames::{Frames, Progress};
 use super::front_end::AnswerMemory;
 use super::receive_buffers::{LARGE_READ_BYTES, SMALL_READ_BYTES};
@@ -67,6 +68,8 @@ pub(super) struct WatchedStream<S: Stream> {
     /// Whether only a flush waits for room.
     is_flush_blocked: bool,
     unsent: UnsentLimit,
+    /// `None` on HTTP/2.
+    cork: Option<Cork>,
     clock: RunningClock,
     /// Fires at `blocked_since + unread_max`.
     alarm: Option<Alarm>,
@@ -104,6 +107,7 @@ impl<S: Stream> WatchedStream<S> {
             blocked_since: None,
             is_flush_blocked: false,
             unsent,
+            cork: (!speaks_http2).then(|| Cork::new(requests.continuation().clone())),
             clock: limits.clock.clone(),
             alarm: None,
             answers,
@@ -183,6 +187,12 @@ impl<S: Stream> WatchedStream<S> {
         })
     }
 
+    fn prepare_write(&mut self, bytes: usize) {
+        if let (Some(stream), Some(cork)) = (&self.stream, &mut self.cork) {
+            cork.before_write(stream.get_ref(), bytes);
+        }
+    }
+
     /// Records the outcome of a write of `pieces`, and fails if the client has read nothing for too long.
     fn finish_write(
         &mut self,
@@ -214,6 +224,9 @@ impl<S: Stream> WatchedStream<S> {
         outcome: Poll<io::Result<()>>,
     ) -> Poll<io::Result<()>> {
         if outcome.is_ready() {
+            if let (Some(stream), Some(cork)) = (&self.stream, &mut self.cork) {
+                cork.after_flush(stream.get_ref());
+            }
             if std::mem::take(&mut self.is_flush_blocked) {
                 self.blocked_since = None;
                 self.slot.set_blocked(None);
@@ -300,6 +313,7 @@ impl<S: Stream> AsyncWrite for WatchedStream<S> {
     ) -> Poll<io::Result<usize>> {
         let most = self.unsent.write_max(self.pause()).min(bytes.len());
         let bytes = bytes.get(..most).unwrap_or(bytes);
+        self.prepare_write(bytes.len());
         let outcome = self.stream()?.poll_write(cx, bytes);
         self.finish_write(cx, &[IoSlice::new(bytes)], outcome)
     }
@@ -314,6 +328,7 @@ impl<S: Stream> AsyncWrite for WatchedStream<S> {
         {
             return self.poll_write(cx, first);
         }
+        self.prepare_write(pieces.iter().map(|piece| piece.len()).sum());
         let outcome = self.stream()?.poll_write_vectored(cx, pieces);
         self.finish_write(cx, pieces, outcome)
     }
@@ -384,6 +399,10 @@ mod tests {
         }
 
         fn set_unsent_max(&self, _: u32) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_corked(&self, _: bool) -> io::Result<()> {
             Ok(())
         }
 

@@ -430,6 +430,8 @@ impl Client {
         let claim = UploadClaim {
             position: UploadPosition::At(older.offset()),
             brings_bytes: true,
+            // More than will come.
+            announced: Some(300_000),
             ..UploadClaim::default()
         };
         let newer = self

@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Fsck) -> Result<Exit, Failure> {
             io::stderr().write_all(line.as_bytes()).unwrap_or_default();
         }
     };
-    let runtime = EngineRuntime::start()?;
+    let runtime = EngineRuntime::start(loaded.config.io)?;
     let checked = runtime.block_on(fsck::check(runtime.env(), &data, options, &progress));
     if is_terminal {
         io::stderr().write_all(b"\r\x1b[K").unwrap_or_default();

@@ -163,8 +163,8 @@ impl Config {
             "How long requests in flight may take to end after SIGTERM");
         reader.read("worker_threads", &mut self.worker_threads, threads(),
             "Threads that run requests; auto is one for each core");
-        reader.read("io", &mut self.io, word(&["auto", "threads"]),
-            "Backend for reading and writing files");
+        reader.read("io", &mut self.io, word(&["auto", "threads", "io_uring"]),
+            "Backend for reading and writing files; auto is io_uring for what it does faster, if it works here, and threads for everything else");
     }
 
     fn read_tls(&mut self, reader: &mut Reader) {

@@ -121,7 +121,7 @@ fn every_error_is_reported() {
         t:5: hostnames: invalid value `a.example:5000`; write a host without a port, such as registry.example or 10.0.0.7, or * for any
         t:6: mirror_of: invalid value `https://docker.io`; write a registry as clients name it, such as docker.io or registry.example:5000
         t:7: sparse_repositories: invalid value ``; write a repository such as team/app, team/* for all below it, or * for all
-        t:8: io: invalid value `fast`; write auto or threads
+        t:8: io: invalid value `fast`; write auto or threads or io_uring
         t:9: drain_timeout: write a string, a whole number, true, false, or an array of strings
         t:10: `log` is a table; write [log] and its options below it
         t:11: unknown option `upload_ttl`; did you mean `storage.upload_ttl`?

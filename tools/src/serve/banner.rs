@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use tonnage_engine::OpenReport;
+use tonnage_engine::io::uring::Unavailable;
 use tonnage_server::tls::{AcmeOptions, OwnAuthority, TlsSource};
 
 use super::access::Access;
@@ -21,6 +22,8 @@ pub(super) struct Started<'a> {
     pub(super) admin: Option<SocketAddr>,
     pub(super) backend: &'a str,
     pub(super) configured: &'a str,
+    /// Why `io_uring` does not run although it might.
+    pub(super) why_not_io_uring: Option<&'a Unavailable>,
     pub(super) report: &'a OpenReport,
     pub(super) tls: Option<&'a TlsSource>,
     /// Whether connections to `admin` are encrypted, too.
@@ -243,9 +246,10 @@ impl Started<'_> {
     }
 
     fn why(&self) -> String {
-        match self.configured {
-            "auto" => "auto: the only backend of this version".to_owned(),
-            configured => format!("configured: {configured}"),
+        match (self.configured, self.why_not_io_uring) {
+            ("auto", Some(why)) => format!("auto: {why}; {}", why.hint()),
+            ("auto", None) => "auto: for what it does faster; threads for the rest".to_owned(),
+            (configured, _) => format!("configured: {configured}"),
         }
     }
 

@@ -26,6 +26,7 @@ use self::signals::Signals;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
+use crate::runtime::env_with;
 
 /// Options of `serve`.
 #[derive(Debug)]
@@ -57,8 +58,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     let admin_tls = options.guard.tls.is_some() && options.server.admin_tls;
     let has_own_address = matches!(options.server.locations, Locations::Base(_));
     let mut bound = Server::bind(options.server).map_err(|error| listen_failure(&error))?;
-    let env = tonnage_server::runtime::env()
-        .map_err(|error| threads::of_threads(format!("threads could not be started: {error}")))?;
+    let (env, why_not_io_uring) = env_with(options.io)?;
     let backend = env.io.backend();
     let opened = tokio::select! {
         opened = Store::open(env, &options.data, options.store) => opened,
@@ -84,6 +84,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         address: bound.address(),
         admin: bound.admin_address(),
         backend,
+        why_not_io_uring: why_not_io_uring.as_ref(),
         configured: options.io,
         report: &report,
         tls: options.guard.tls.as_ref(),

@@ -16,14 +16,23 @@ struct Counters {
 }
 
 /// The counts of a backend since it was created.
-#[derive(Debug, Default)]
-pub(super) struct OperationCounts {
+#[derive(Debug)]
+pub(in crate::io) struct OperationCounts {
+    backend: &'static str,
     classes: [Counters; Class::ALL.len()],
 }
 
 impl OperationCounts {
+    /// Starts at zero, for the backend of this name.
+    pub(in crate::io) fn new(backend: &'static str) -> Self {
+        Self {
+            backend,
+            classes: Default::default(),
+        }
+    }
+
     /// Counts an operation by its result.
-    pub(super) fn count<T>(&self, class: Class, result: &IoResult<T>) {
+    pub(in crate::io) fn count<T>(&self, class: Class, result: &IoResult<T>) {
         let Some(counters) = self.classes.get(class as usize) else {
             return;
         };
@@ -39,9 +48,10 @@ impl OperationCounts {
     }
 
     /// Returns all counts.
-    pub(super) fn read(&self) -> Vec<ClassCount> {
+    pub(in crate::io) fn read(&self) -> Vec<ClassCount> {
         let one = |(class, counters): (&Class, &Counters)| ClassCount {
             class: *class,
+            backend: self.backend,
             operations: counters.operations.load(Ordering::Relaxed),
             failed: counters.failed.load(Ordering::Relaxed),
             not_attempted: counters.not_attempted.load(Ordering::Relaxed),

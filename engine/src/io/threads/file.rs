@@ -1,7 +1,7 @@
 //! One open file of the thread pool.
 //!
-//! Owns: [`ThreadFile`], each operation of which is one system call. Refuses: loops over short transfers (`io::exact`
-//! has them).
+//! Owns: [`ThreadFile`], each operation of which is one system call; and [`Handle`], with the reads, writes and syncs
+//! that a ring may take over. Refuses: loops over short transfers (`io::exact` has them).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
@@ -12,78 +12,175 @@ use bytes::Bytes;
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::errno::{operation_error, sync_error};
 use super::pool::{Blocking, Pool};
 use super::uncached::Uncached;
 use crate::buffer::Buffer;
+use crate::io::errno::{operation_error, sync_error};
 use crate::io::{Call, Dir, File, IoFuture, IoResult, Residency};
 
 /// Most slices of one system call (`IOV_MAX` of Linux). The caller's next call writes the rest.
-const SLICES_MAX: usize = 1024;
+pub(in crate::io) const SLICES_MAX: usize = 1024;
 
-#[derive(Debug)]
-pub(super) struct ThreadFile {
+/// A descriptor and how it is read, shared with every operation on it: an operation that is under way keeps it open.
+#[derive(Debug, Clone)]
+pub(in crate::io) struct Handle {
     descriptor: Arc<OwnedFd>,
-    pool: Arc<Pool>,
     /// Set if reads leave the page cache as it is.
     uncached: Option<Arc<Uncached>>,
 }
 
-impl ThreadFile {
-    pub(super) fn new(descriptor: OwnedFd, pool: Arc<Pool>) -> Self {
+impl Handle {
+    /// Makes the handle of an open file that is read through the page cache.
+    pub(in crate::io) fn new(descriptor: OwnedFd) -> Self {
         Self {
             descriptor: Arc::new(descriptor),
-            pool,
             uncached: None,
         }
+    }
+
+    /// Returns the descriptor.
+    pub(in crate::io) fn descriptor(&self) -> &OwnedFd {
+        &self.descriptor
+    }
+
+    /// Returns the descriptor if this is the last handle.
+    pub(in crate::io) fn into_descriptor(self) -> Option<OwnedFd> {
+        Arc::into_inner(self.descriptor)
+    }
+
+    /// Returns how reads reach the drive.
+    pub(in crate::io) fn access(&self) -> Access {
+        match &self.uncached {
+            None => Access::Cached,
+            Some(uncached) if uncached.is_direct() => Access::Direct,
+            Some(_) => Access::Dropping,
+        }
+    }
+
+    /// Reads once.
+    pub(in crate::io) fn read(&self, offset: u64, mut buffer: Buffer) -> IoResult<(Buffer, usize)> {
+        let descriptor = &*self.descriptor;
+        let count = match &self.uncached {
+            Some(uncached) => uncached.read(descriptor, offset, &mut buffer)?,
+            None => retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset))
+                .map_err(operation_error)?,
+        };
+        buffer.advance(count);
+        Ok((buffer, count))
+    }
+
+    /// Writes once.
+    pub(in crate::io) fn write(&self, offset: u64, slices: &[Bytes]) -> IoResult<usize> {
+        if exceeds_file_size(offset, slices) {
+            return Err(operation_error(Errno::FBIG));
+        }
+        let vectors: Vec<IoSlice<'_>> = slices
+            .iter()
+            .take(SLICES_MAX)
+            .map(|slice| IoSlice::new(slice))
+            .collect();
+        retry_on_intr(|| rustix::io::pwritev(&self.descriptor, &vectors, offset))
+            .map_err(operation_error)
+    }
+
+    /// Writes once, and syncs if all bytes were written.
+    pub(in crate::io) fn write_and_sync(&self, offset: u64, slices: &[Bytes]) -> IoResult<usize> {
+        let whole: usize = slices.iter().map(Bytes::len).sum();
+        let count = self.write(offset, slices)?;
+        if count == whole {
+            self.sync()?;
+        }
+        Ok(count)
+    }
+
+    /// Makes data and size durable.
+    pub(in crate::io) fn sync(&self) -> IoResult<()> {
+        rustix::fs::fdatasync(&self.descriptor).map_err(sync_error)
+    }
+}
+
+/// How reads of a file reach the drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::io) enum Access {
+    /// Through the page cache.
+    Cached,
+    /// Past the page cache.
+    Direct,
+    /// Through the page cache, from which the pages are dropped again.
+    Dropping,
+}
+
+/// Returns whether a write would exceed the limit on file size. It is not begun, because the kernel would write the
+/// part that fits and leave half a frame.
+pub(in crate::io) fn exceeds_file_size(offset: u64, slices: &[Bytes]) -> bool {
+    let end = slices
+        .iter()
+        .fold(offset, |end, slice| end + slice.len() as u64);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+    limit.current.is_some_and(|largest| end > largest)
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(in crate::io) struct ThreadFile {
+    handle: Handle,
+    pool: Arc<Pool>,
+}
+
+impl ThreadFile {
+    pub(in crate::io) fn new(descriptor: OwnedFd, pool: Arc<Pool>) -> Self {
+        let handle = Handle::new(descriptor);
+        Self { handle, pool }
     }
 
     /// Makes a file whose reads leave the page cache as it is; `direct` is whether it was opened for direct I/O.
     pub(super) fn uncached(descriptor: OwnedFd, pool: Arc<Pool>, direct: bool) -> Self {
         let uncached = Some(Arc::new(Uncached::new(&descriptor, direct)));
-        Self {
+        let handle = Handle {
             descriptor: Arc::new(descriptor),
-            pool,
             uncached,
-        }
+        };
+        Self { handle, pool }
+    }
+
+    /// Returns the handle.
+    pub(in crate::io) fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     fn run<T: Send + 'static>(
         &self,
         call: Call,
         blocking: Blocking,
-        operation: impl FnOnce(&OwnedFd) -> IoResult<T> + Send + 'static,
+        operation: impl FnOnce(&Handle) -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
-        let descriptor = Arc::clone(&self.descriptor);
-        self.pool
-            .run(call, blocking, move || operation(&descriptor))
+        let handle = self.handle.clone();
+        self.pool.run(call, blocking, move || operation(&handle))
     }
 }
 
 impl Drop for ThreadFile {
     fn drop(&mut self) {
-        self.pool.close(Arc::clone(&self.descriptor));
+        self.pool.close(Arc::clone(&self.handle.descriptor));
     }
 }
 
 impl File for ThreadFile {
-    fn read_at(&self, call: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
-        let uncached = self.uncached.clone();
-        self.run(call, Blocking::Transfer, move |descriptor| {
-            let count = match uncached {
-                Some(uncached) => uncached.read(descriptor, offset, &mut buffer)?,
-                None => retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset))
-                    .map_err(operation_error)?,
-            };
-            buffer.advance(count);
-            Ok((buffer, count))
+    fn read_at(&self, call: Call, offset: u64, buffer: Buffer) -> IoFuture<(Buffer, usize)> {
+        self.run(call, Blocking::Transfer, move |handle| {
+            handle.read(offset, buffer)
         })
     }
 
     fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize> {
         let found = retry_on_intr(|| {
             let slices = &mut [IoSliceMut::new(buffer.free_mut())];
-            rustix::io::preadv2(&*self.descriptor, slices, offset, ReadWriteFlags::NOWAIT)
+            rustix::io::preadv2(
+                self.handle.descriptor(),
+                slices,
+                offset,
+                ReadWriteFlags::NOWAIT,
+            )
         });
         let count = found.map_err(|errno| {
             // A file system without this flag cannot tell whether bytes are resident.
@@ -98,46 +195,39 @@ impl File for ThreadFile {
     }
 
     fn write_at(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
-        self.run(call, Blocking::Transfer, move |descriptor| {
-            write(descriptor, offset, &slices)
+        self.run(call, Blocking::Transfer, move |handle| {
+            handle.write(offset, &slices)
         })
     }
 
     fn write_and_sync(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
-        self.run(call, Blocking::Sync, move |descriptor| {
-            let whole: usize = slices.iter().map(Bytes::len).sum();
-            let count = write(descriptor, offset, &slices)?;
-            if count == whole {
-                rustix::fs::fdatasync(descriptor).map_err(sync_error)?;
-            }
-            Ok(count)
+        self.run(call, Blocking::Sync, move |handle| {
+            handle.write_and_sync(offset, &slices)
         })
     }
 
     fn sync_data(&self, call: Call) -> IoFuture<()> {
-        self.run(call, Blocking::Sync, |descriptor| {
-            rustix::fs::fdatasync(descriptor).map_err(sync_error)
-        })
+        self.run(call, Blocking::Sync, Handle::sync)
     }
 
     fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.run(call, Blocking::Transfer, move |descriptor| {
+        self.run(call, Blocking::Transfer, move |handle| {
             let flags = libc::SYNC_FILE_RANGE_WRITE;
-            Ok(sync_file_range(descriptor, offset, length, flags)?)
+            Ok(sync_file_range(handle.descriptor(), offset, length, flags)?)
         })
     }
 
     fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.run(call, Blocking::Transfer, move |descriptor| {
+        self.run(call, Blocking::Transfer, move |handle| {
             let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
                 | libc::SYNC_FILE_RANGE_WRITE
                 | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-            Ok(sync_file_range(descriptor, offset, length, flags)?)
+            Ok(sync_file_range(handle.descriptor(), offset, length, flags)?)
         })
     }
 
     fn advise(&self, call: Call, offset: u64, length: u64, residency: Residency) -> IoFuture<()> {
-        self.run(call, Blocking::Transfer, move |descriptor| {
+        self.run(call, Blocking::Transfer, move |handle| {
             let advice = match residency {
                 Residency::Wanted => Advice::WillNeed,
                 Residency::Done => Advice::DontNeed,
@@ -145,47 +235,31 @@ impl File for ThreadFile {
             let Some(length) = NonZeroU64::new(length) else {
                 return Ok(());
             };
-            rustix::fs::fadvise(descriptor, offset, Some(length), advice).map_err(operation_error)
+            rustix::fs::fadvise(handle.descriptor(), offset, Some(length), advice)
+                .map_err(operation_error)
         })
     }
 
     fn allocate(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.run(call, Blocking::Sync, move |descriptor| {
+        self.run(call, Blocking::Sync, move |handle| {
             let flags = FallocateFlags::empty();
-            retry_on_intr(|| rustix::fs::fallocate(descriptor, flags, offset, length))
+            retry_on_intr(|| rustix::fs::fallocate(handle.descriptor(), flags, offset, length))
                 .map_err(operation_error)
         })
     }
 
     fn set_len(&self, call: Call, length: u64) -> IoFuture<()> {
-        self.run(call, Blocking::Sync, move |descriptor| {
-            retry_on_intr(|| rustix::fs::ftruncate(descriptor, length)).map_err(operation_error)
+        self.run(call, Blocking::Sync, move |handle| {
+            retry_on_intr(|| rustix::fs::ftruncate(handle.descriptor(), length))
+                .map_err(operation_error)
         })
     }
 
     fn len(&self, call: Call) -> IoFuture<u64> {
-        self.run(call, Blocking::Transfer, |descriptor| {
-            Ok(length(descriptor)?)
+        self.run(call, Blocking::Transfer, |handle| {
+            Ok(length(handle.descriptor())?)
         })
     }
-}
-
-/// Writes some of the slices. A write that would exceed the limit on file size is not begun, because the kernel would
-/// write the part that fits and leave half a frame.
-fn write(descriptor: &OwnedFd, offset: u64, slices: &[Bytes]) -> IoResult<usize> {
-    let end = slices
-        .iter()
-        .fold(offset, |end, slice| end + slice.len() as u64);
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
-    if limit.current.is_some_and(|largest| end > largest) {
-        return Err(operation_error(Errno::FBIG));
-    }
-    let vectors: Vec<IoSlice<'_>> = slices
-        .iter()
-        .take(SLICES_MAX)
-        .map(|slice| IoSlice::new(slice))
-        .collect();
-    retry_on_intr(|| rustix::io::pwritev(descriptor, &vectors, offset)).map_err(operation_error)
 }
 
 /// An open directory.

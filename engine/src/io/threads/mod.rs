@@ -14,11 +14,10 @@
 //! - New files and directories are accessible to their owner only: the superblock holds a secret.
 
 mod closing;
-mod counts;
-mod errno;
-mod file;
+pub(super) mod counts;
+pub(super) mod file;
 mod lock;
-mod pool;
+pub(super) mod pool;
 mod resolve;
 mod uncached;
 pub(super) mod workers;
@@ -30,10 +29,10 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use self::errno::operation_error;
 use self::file::{ThreadDir, ThreadFile};
 use self::pool::{Blocking, Pool};
 use self::resolve::{LockedRoots, ResolvedPath};
+use super::errno::operation_error;
 use super::{
     Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, OpenMode, Space,
     TaskFuture,
@@ -42,8 +41,9 @@ use super::{
 /// Files whose sizes one operation reads. The files of a large directory are spread over several operations.
 const SIZES_AT_ONCE: usize = 1024;
 
-/// The backend `threads`. Its threads end when the backend and every file opened through it are dropped.
-#[derive(Debug)]
+/// The backend `threads`. Its threads end when the backend and every file opened through it are dropped. A clone has
+/// the same threads and locks.
+#[derive(Debug, Clone)]
 pub struct Threads {
     pool: Arc<Pool>,
     roots: Arc<LockedRoots>,
@@ -59,6 +59,32 @@ impl Threads {
             pool: Arc::new(Pool::start()?),
             roots: Arc::default(),
         })
+    }
+
+    /// Opens a file, and passes it to `wrap` on the thread that opened it.
+    pub(super) fn open_as<T: Send + 'static>(
+        &self,
+        call: Call,
+        path: &Path,
+        mode: OpenMode,
+        wrap: impl FnOnce(ThreadFile) -> T + Send + 'static,
+    ) -> IoFuture<T> {
+        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
+        self.pool.run(call, Blocking::Transfer, move || {
+            let flags = match mode {
+                OpenMode::ReadUncached => return open_uncached(&pool, &place).map(wrap),
+                OpenMode::Read => OFlags::RDONLY,
+                OpenMode::Write => OFlags::RDWR,
+                OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            };
+            let descriptor = opening(&pool, || place.open_file(flags))?;
+            Ok(wrap(ThreadFile::new(descriptor, pool)))
+        })
+    }
+
+    /// Returns the threads.
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 }
 
@@ -110,19 +136,9 @@ impl Io for Threads {
     }
 
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
-        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
-        self.pool.run(call, Blocking::Transfer, move || {
-            if mode == OpenMode::ReadUncached {
-                return open_uncached(&pool, &place);
-            }
-            let flags = match mode {
-                OpenMode::Read | OpenMode::ReadUncached => OFlags::RDONLY,
-                OpenMode::Write => OFlags::RDWR,
-                OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
-            };
-            let descriptor = opening(&pool, || place.open_file(flags))?;
-            let file: FileRef = Arc::new(ThreadFile::new(descriptor, pool));
-            Ok(file)
+        self.open_as(call, path, mode, |file| {
+            let file: FileRef = Arc::new(file);
+            file
         })
     }
 
@@ -163,7 +179,7 @@ impl Io for Threads {
 }
 
 /// Opens a file for reads that leave the page cache as it is: with direct I/O where it is supported.
-fn open_uncached(pool: &Arc<Pool>, place: &ResolvedPath) -> IoResult<FileRef> {
+fn open_uncached(pool: &Arc<Pool>, place: &ResolvedPath) -> IoResult<ThreadFile> {
     let direct = opening(pool, || place.open_file(OFlags::RDONLY | OFlags::DIRECT));
     let (descriptor, direct) = match direct {
         Err(error) if error.cause().raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
@@ -171,11 +187,7 @@ fn open_uncached(pool: &Arc<Pool>, place: &ResolvedPath) -> IoResult<FileRef> {
         }
         opened => (opened?, true),
     };
-    Ok(Arc::new(ThreadFile::uncached(
-        descriptor,
-        Arc::clone(pool),
-        direct,
-    )))
+    Ok(ThreadFile::uncached(descriptor, Arc::clone(pool), direct))
 }
 
 /// Runs `open`, which needs a descriptor. If there is none, closes the files that wait to be closed, and tries again.

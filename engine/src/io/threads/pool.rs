@@ -34,7 +34,7 @@ const CLOSE_THREADS: usize = 2;
 
 /// How long an operation may block its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Blocking {
+pub(in crate::io) enum Blocking {
     /// While bytes are transferred.
     Transfer,
     /// Until the file system or the drive is done: a sync; space reserved or freed.
@@ -43,7 +43,7 @@ pub(super) enum Blocking {
 
 /// All lanes. Dropping it closes them; queued operations still run.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(in crate::io) struct Pool {
     commit: Workers,
     read: Workers,
     upload: Workers,
@@ -60,7 +60,7 @@ impl Pool {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(in crate::io) fn start() -> io::Result<Self> {
         Ok(Self {
             commit: Workers::start("tonnage-commit", 1, COMMIT_THREADS)?,
             read: Workers::start("tonnage-read", 1, READ_THREADS)?,
@@ -69,7 +69,7 @@ impl Pool {
             names: Workers::start("tonnage-names", 1, NAME_THREADS)?,
             background: Workers::start("tonnage-idle", 1, BACKGROUND_THREADS)?,
             close: Workers::start("tonnage-close", 1, CLOSE_THREADS)?,
-            counts: Arc::default(),
+            counts: Arc::new(OperationCounts::new("threads")),
             closing: Arc::default(),
         })
     }
@@ -88,13 +88,25 @@ impl Pool {
     }
 
     /// Queues `operation` immediately and returns a future of its result.
-    pub(super) fn run<T: Send + 'static>(
+    pub(in crate::io) fn run<T: Send + 'static>(
         &self,
         call: Call,
         blocking: Blocking,
         operation: impl FnOnce() -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
         let (done, result) = oneshot::channel();
+        self.run_into(call, blocking, done, operation);
+        awaiting(result, blocking)
+    }
+
+    /// Queues `operation` immediately; its result goes to `done`.
+    pub(in crate::io) fn run_into<T: Send + 'static>(
+        &self,
+        call: Call,
+        blocking: Blocking,
+        done: oneshot::Sender<IoResult<T>>,
+        operation: impl FnOnce() -> IoResult<T> + Send + 'static,
+    ) {
         let (urgency, counts) = (call.class as u8, Arc::clone(&self.counts));
         self.lane(call.class, blocking).submit(urgency, move || {
             let result = operation();
@@ -102,16 +114,6 @@ impl Pool {
             // The caller may have dropped its future; the operation and its buffers end here then.
             drop(done.send(result));
         });
-        Box::pin(async move {
-            match result.await {
-                Ok(result) => result,
-                // The operation panicked. Whether a sync succeeded is unknown.
-                Err(lost) if blocking == Blocking::Sync => {
-                    Err(IoError::SyncFailed(io::Error::other(lost)))
-                }
-                Err(lost) => Err(io::Error::other(lost).into()),
-            }
-        })
     }
 
     /// Returns the number of operations so far, by class.
@@ -121,7 +123,7 @@ impl Pool {
 
     /// Closes a file that is no longer used, in a lane of its own: closing a large removed file frees its space, which
     /// may take seconds.
-    pub(super) fn close(&self, descriptor: Arc<OwnedFd>) {
+    pub(in crate::io) fn close(&self, descriptor: Arc<OwnedFd>) {
         self.closing.add(descriptor);
         let closing = Arc::clone(&self.closing);
         self.close.submit(0, move || {
@@ -144,6 +146,23 @@ impl Pool {
     pub(super) fn closing(&self) -> &Closing {
         &self.closing
     }
+}
+
+/// Returns a future of the result that is sent to `result`.
+pub(in crate::io) fn awaiting<T: Send + 'static>(
+    result: oneshot::Receiver<IoResult<T>>,
+    blocking: Blocking,
+) -> IoFuture<T> {
+    Box::pin(async move {
+        match result.await {
+            Ok(result) => result,
+            // The operation panicked. Whether a sync succeeded is unknown.
+            Err(lost) if blocking == Blocking::Sync => {
+                Err(IoError::SyncFailed(io::Error::other(lost)))
+            }
+            Err(lost) => Err(io::Error::other(lost).into()),
+        }
+    })
 }
 
 #[cfg(test)]

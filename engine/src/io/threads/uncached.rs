@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Advice, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::errno::operation_error;
 use crate::buffer::Buffer;
+use crate::io::errno::operation_error;
 use crate::io::{IoResult, UNCACHED_ALIGN_BYTES};
 
 /// How a file is read without a change to the page cache.
@@ -36,6 +36,11 @@ impl Uncached {
         }
     }
 
+    /// Returns whether reads go directly to the drive.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct.load(Ordering::Acquire)
+    }
+
     /// Reads at `offset` into the free part of `buffer`; returns the count of bytes.
     pub(super) fn read(
         &self,
@@ -43,7 +48,7 @@ impl Uncached {
         offset: u64,
         buffer: &mut Buffer,
     ) -> IoResult<usize> {
-        if self.direct.load(Ordering::Acquire) {
+        if self.is_direct() {
             let read = retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset));
             match read {
                 // Accepted at the open, rejected at the read.

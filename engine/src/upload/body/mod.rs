@@ -133,6 +133,15 @@ impl Body {
         }
     }
 
+    /// Counts on `bytes` more, which a request announces.
+    pub(super) fn announce(&mut self, bytes: u64) {
+        let length = self.offset().saturating_add(bytes);
+        self.length_hint = self.length_hint.max(Some(length));
+        if let BodyStorage::Spilled(spill) = &mut self.storage {
+            spill.announce(length);
+        }
+    }
+
     /// Returns whether the upload cannot continue.
     pub(super) fn is_failed(&self) -> bool {
         self.failed.is_some()

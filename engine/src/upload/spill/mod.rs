@@ -125,6 +125,13 @@ impl Spill {
         self.writer.as_ref().map_or(0, DedicatedWriter::end)
     }
 
+    /// Reserves space ahead of the writes up to `length` bytes of payload.
+    pub(super) fn announce(&mut self, length: u64) {
+        if let Some(writer) = &mut self.writer {
+            writer.announce(length);
+        }
+    }
+
     /// Returns whether a sync of its segment failed; then its bytes count as lost.
     pub(super) fn is_sync_failed(&self) -> bool {
         self.writer

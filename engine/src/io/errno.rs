@@ -6,7 +6,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::io::IoError;
+use super::IoError;
 
 /// Errors by which the kernel reports that it could not begin: too many open files, no memory, try again. And a write
 /// or a file beyond the limit of this process (`RLIMIT_FSIZE`), which is checked before anything is moved.

@@ -1,0 +1,205 @@
+//! What a ring owns, and what becomes of it when futures, files, the backend or the ring itself are gone.
+
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::event::EventfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use tokio::sync::oneshot;
+
+use super::file::UringFile;
+use super::operation::{Operation, Task};
+use super::policy::{Action, Table};
+use super::queue::OPERATIONS;
+use super::reactor::{Reactor, Shard, Shared};
+use super::ring::Ring;
+use super::rings::Rings;
+use crate::buffer::{Block, BlockOwner, Buffer};
+use crate::io::threads::Threads;
+use crate::io::threads::file::{Handle, ThreadFile};
+use crate::io::{Class, ClassCount, File, Io as _, IoError, IoFuture, IoResult};
+
+/// Far longer than anything here takes: a wait that would never end fails instead.
+const NEVER: Duration = Duration::from_secs(30);
+
+fn run<T>(future: IoFuture<T>) -> IoResult<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(future)
+}
+
+fn rings() -> (Threads, Arc<Rings>) {
+    let threads = Threads::start().unwrap();
+    let rings = Rings::start(Arc::clone(threads.pool()), Table::All).unwrap();
+    (threads, Arc::new(rings))
+}
+
+fn file(descriptor: impl Into<OwnedFd>, threads: &Threads, rings: &Arc<Rings>) -> UringFile {
+    let file = ThreadFile::new(descriptor.into(), Arc::clone(threads.pool()));
+    UringFile::new(file, Arc::clone(rings))
+}
+
+fn in_memory() -> OwnedFd {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    rustix::fs::memfd_create("test", flags).unwrap()
+}
+
+/// Reports when a buffer is free again.
+#[derive(Debug)]
+struct Owner(mpsc::Sender<()>);
+
+impl BlockOwner for Owner {
+    fn deliver(&mut self) {}
+
+    fn return_block(&mut self, _: Block) {
+        self.0.send(()).unwrap_or_default();
+    }
+}
+
+/// A buffer of one byte.
+fn owned_buffer(returned: &mpsc::Sender<()>) -> Buffer {
+    Buffer::pooled(Block::new(1), 1, Box::new(Owner(returned.clone())))
+}
+
+/// Guards: a buffer is not free before its operation has ended, also if future, file and backend are dropped. More
+/// operations than a ring takes at a time all run, the last ones after the drop.
+#[test]
+fn dropped_operations_run_and_keep_their_buffers() {
+    let (threads, rings) = rings();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let file = file(reader, &threads, &rings);
+    let (told, returned) = mpsc::channel();
+    let reads = 4 * 3 * OPERATIONS;
+    for _ in 0..reads {
+        drop(file.read_at(Class::ForegroundRead.call(), 0, owned_buffer(&told)));
+    }
+    drop((file, rings, threads));
+    assert!(returned.try_recv().is_err());
+    for number in 1..=reads {
+        writer.write_all(b"x").unwrap();
+        // The last one that is written ends all, so the pipe is read by nobody else.
+        let back = returned.recv_timeout(NEVER);
+        assert!(back.is_ok(), "{number} of {reads}");
+    }
+}
+
+fn read_of(descriptor: impl Into<OwnedFd>, buffer: Buffer) -> (Operation, Receiver) {
+    let (reply, result) = oneshot::channel();
+    let operation = Operation {
+        call: Class::ForegroundRead.call(),
+        file: Handle::new(descriptor.into()),
+        offset: 0,
+        task: Task::Read { buffer, reply },
+    };
+    (operation, result)
+}
+
+type Receiver = oneshot::Receiver<IoResult<(Buffer, usize)>>;
+
+fn ring() -> Ring {
+    Ring::new(eventfd(), 1).unwrap()
+}
+
+fn eventfd() -> OwnedFd {
+    rustix::event::eventfd(0, EventfdFlags::NONBLOCK).unwrap()
+}
+
+/// Guards: a ring that is dropped while the kernel has an operation answers it with an error, and frees neither its
+/// buffer nor its file.
+#[test]
+fn what_the_kernel_has_is_never_freed() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (told, returned) = mpsc::channel();
+    let (operation, result) = read_of(reader, owned_buffer(&told));
+    let mut ring = ring();
+    let weight = operation.weight();
+    ring.start(operation, weight);
+    // It waits for the pipe, so this ends with the limit.
+    ring.enter(Some(Duration::from_millis(1))).unwrap();
+    ring.leak();
+    assert!(matches!(
+        result.blocking_recv(),
+        Ok(Err(IoError::Failed(_)))
+    ));
+    // The other end of the pipe is still open.
+    writer.write_all(b"x").unwrap();
+    assert!(returned.try_recv().is_err());
+}
+
+/// Guards: operations that a failed ring has not begun are done by the threads, and later ones too.
+#[test]
+fn a_failed_ring_leaves_its_operations_to_the_threads() {
+    let threads = Threads::start().unwrap();
+    let shared = Arc::new(Shared::new(Arc::clone(threads.pool())));
+    let shard = Arc::new(Shard::new(eventfd()));
+    let mut reactor = Reactor::new(ring(), Arc::clone(&shard), Arc::clone(&shared));
+    let content = in_memory();
+    rustix::io::pwrite(&content, b"abc", 0).unwrap();
+    let read = || read_of(content.try_clone().unwrap(), Buffer::unpooled(3));
+    let ((entered, first), (waiting, second), (late, third)) = (read(), read(), read());
+    let weight = entered.weight();
+    reactor.ring.start(entered, weight);
+    assert!(shard.submit(waiting).is_none());
+    reactor.give_up(Errno::AGAIN);
+    assert!(shared.is_off());
+    for result in [first, second] {
+        let (buffer, count) = result.blocking_recv().unwrap().unwrap();
+        assert_eq!((buffer.filled(), count), (&b"abc"[..], 3));
+    }
+    drop(shard.submit(late).expect("handed back"));
+    third.blocking_recv().unwrap_err();
+}
+
+/// Guards: if the kernel answers that it forbids something, the threads do it and all that follows; and the result is
+/// theirs.
+#[test]
+fn a_forbidden_ring_is_turned_off() {
+    let (threads, rings) = rings();
+    let (sealed, other) = (in_memory(), in_memory());
+    rustix::fs::fcntl_add_seals(&sealed, SealFlags::WRITE).unwrap();
+    let call = Class::UploadWrite.call();
+    let write = |file: &UringFile| run(file.write_at(call, 0, vec![Bytes::from_static(b"abc")]));
+    let by_rings = || {
+        rings
+            .counts()
+            .iter()
+            .map(|count| count.operations)
+            .sum::<u64>()
+    };
+    assert_eq!(
+        write(&file(other.try_clone().unwrap(), &threads, &rings)).unwrap(),
+        3
+    );
+    assert_eq!(by_rings(), 1);
+    assert!(rings.serve(call.class, Action::Write, 3));
+    let error = write(&file(sealed, &threads, &rings)).unwrap_err();
+    assert!(matches!(error, IoError::Failed(_)));
+    assert_eq!(
+        error.cause().raw_os_error(),
+        Some(Errno::PERM.raw_os_error())
+    );
+    assert!(!rings.serve(call.class, Action::Write, 3));
+    assert_eq!(write(&file(other, &threads, &rings)).unwrap(), 3);
+    assert_eq!(by_rings(), 1);
+}
+
+/// Guards: a sync that fails is reported as such, and no other sync is done.
+#[test]
+fn a_failed_sync_is_not_repeated() {
+    let (threads, rings) = rings();
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let file = file(reader, &threads, &rings);
+    let error = run(file.sync_data(Class::Journal.call())).unwrap_err();
+    assert!(matches!(error, IoError::SyncFailed(_)), "{error:?}");
+    let syncs = |counts: Vec<ClassCount>| {
+        let journal = counts
+            .into_iter()
+            .find(|count| count.class == Class::Journal);
+        journal.map(|count| (count.operations, count.failed))
+    };
+    assert_eq!(syncs(rings.counts()), Some((1, 1)));
+    assert_eq!(syncs(threads.counts()), Some((0, 0)));
+}
