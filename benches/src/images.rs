@@ -9,7 +9,7 @@ use tonnage_engine::{
     Algorithm, Batch, Change, Digest, FinishedBlob, ManifestEntry, Origin, Store,
 };
 
-use crate::rival::anonymous_kib;
+use crate::process::anonymous_kib;
 
 const WRITERS: u64 = 64;
 /// Blobs of one image, its manifest included.

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use tonnage_engine::{Algorithm, Digest};
 
 pub mod images;
-pub mod rival;
+pub mod process;
 pub mod store;
+pub mod tonnage;
 pub mod wire;
 
 /// Runs a benchmark on a runtime of two workers. An error goes to stderr under the benchmark's name.

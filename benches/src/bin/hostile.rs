@@ -16,7 +16,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tonnage_benches::digest_of;
-use tonnage_benches::rival::{self, Rival};
+use tonnage_benches::process;
+use tonnage_benches::tonnage::Tonnage;
 use tonnage_benches::wire::Wire;
 
 /// Measures regular clients beside hostile ones. The table goes to stdout, everything else to stderr.
@@ -59,13 +60,13 @@ fn main() -> ExitCode {
 
 async fn run(options: Options) -> Result<(), String> {
     allow_many_files()?;
-    let (server, _folder) = Rival::tonnage(options.tonnage.clone(), &options.folder)?;
+    let (server, _folder) = Tonnage::in_temporary(options.tonnage.clone(), &options.folder)?;
     let large = prepare(server.address).await?;
     let time = Duration::from_secs(options.seconds);
     measure(server.address, PACE * 20).await?;
 
     let alone = measure(server.address, time).await?;
-    let before_kib = server.memory_kib();
+    let before_kib = process::anonymous_kib(server.pid()).unwrap_or_default();
     let stop = Arc::new(AtomicBool::new(false));
     let peak = tokio::task::spawn_blocking({
         let (stop, pid) = (Arc::clone(&stop), server.pid());
@@ -87,7 +88,7 @@ async fn run(options: Options) -> Result<(), String> {
     );
     drop(held);
     tokio::time::sleep(AFTER).await;
-    let after_kib = server.memory_kib();
+    let after_kib = process::anonymous_kib(server.pid()).unwrap_or_default();
 
     println!("| | alone | beside | times |\n|---|---|---|---|");
     for (name, alone, beside) in [
@@ -319,7 +320,7 @@ async fn say(address: SocketAddr, bytes: Vec<u8>, waits: bool) -> Option<(TcpStr
 fn peak_kib(pid: u32, stop: &AtomicBool) -> u64 {
     let mut peak = 0;
     while !stop.load(Ordering::Acquire) {
-        peak = peak.max(rival::anonymous_kib(pid).unwrap_or_default());
+        peak = peak.max(process::anonymous_kib(pid).unwrap_or_default());
         std::thread::sleep(Duration::from_millis(50));
     }
     peak

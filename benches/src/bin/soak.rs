@@ -17,7 +17,8 @@ use clap::Parser;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tonnage_benches::digest_of;
-use tonnage_benches::rival::{self, Rival};
+use tonnage_benches::process;
+use tonnage_benches::tonnage::Tonnage;
 use tonnage_benches::wire::Wire;
 
 /// Loads a server for a long time. A line of a table goes to stdout in each interval.
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), String> {
-    let (server, folder) = Rival::tonnage(options.tonnage, &options.folder)?;
+    let (server, folder) = Tonnage::in_temporary(options.tonnage, &options.folder)?;
     let (stop, counts) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(Counts::default()),
@@ -116,7 +117,7 @@ struct Resources {
 impl Resources {
     fn of(pid: u32) -> Result<Self, String> {
         let read = |what: &str| format!("/proc/{pid}/{what}");
-        let memory_kib = rival::status_kib(pid, "RssAnon:").ok_or("no RssAnon in its status")?;
+        let memory_kib = process::status_kib(pid, "RssAnon:").ok_or("no RssAnon in its status")?;
         let entries = |what: &str| fs::read_dir(read(what)).map(Iterator::count);
         Ok(Self {
             memory_kib,

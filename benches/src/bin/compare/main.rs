@@ -1,55 +1,94 @@
-//! Compares `tonnage` and Debian's `docker-registry` on loopback and the same disk, in interleaved rounds, with the
-//! limits of the machine in the same run.
+//! Compares `tonnage` with other registries on the same disk, in interleaved rounds, and with the limits of the machine
+//! in the same run.
 //!
-//! Owns: the options, the order of the rounds. Refuses: figures of one registry alone, which cannot be compared.
+//! Owns: the options, the order of the scenarios, where results go. Refuses: figures of one registry alone.
 
+mod content;
+mod fleet;
 mod limits;
-mod measure;
+mod load;
+mod machine;
+mod peers;
 mod report;
+mod scenarios;
+mod tls;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use crate::measure::{Blob, Interval};
-use crate::report::{DOCKER_SYNCED, LIMIT, Samples};
-use tonnage_benches::rival::{Kind, Rival};
+use crate::report::{Report, Run};
+use crate::scenarios::{ALL, Bench, Sizes};
 
-/// Measures tonnage and docker-registry side by side. The table goes to stdout, everything else to stderr.
+/// Measures tonnage beside other registries. The table goes to stdout, everything else to stderr.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Options {
+    /// A registry to compare with, several times: distribution, docker-registry, or any by its program [default: these
+    /// two, where they are found]. A name with "zot" in it gets zot's configuration, one with "tonnage" that of
+    /// tonnage, any other that of distribution.
+    #[arg(long, value_name = "NAME[=PATH]")]
+    peer: Vec<String>,
+    /// Scenarios, separated by commas [default: all].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// Use small sizes, with which everything takes minutes and less than 8 GB.
+    #[arg(long)]
+    quick: bool,
+    /// Interleaved rounds of each scenario [default: 5, cold pulls 9; 3 with --quick].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// Blobs in the stores of the scenario "start" [default: 1000000].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    start_blobs: Vec<u64>,
     /// The tonnage program; built by cargo when not given.
     #[arg(long, value_name = "PATH")]
     tonnage: Option<PathBuf>,
-    /// The docker-registry program.
-    #[arg(long, value_name = "PATH")]
-    registry: Option<PathBuf>,
-    /// Folder on the disk to measure; a temporary folder is made in it.
+    /// Folder on the disk to measure; temporary folders are made in it.
     #[arg(long, value_name = "DIR", default_value = "target")]
     folder: PathBuf,
-    /// Interleaved rounds.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Size of the large blob in MiB.
-    #[arg(long, default_value_t = 2048)]
-    blob_mib: usize,
-    /// Pushes of 1 KiB blobs a round.
-    #[arg(long, default_value_t = 400)]
-    small_pushes: usize,
-    /// GETs of 4 KiB blobs a round, and as many of manifests.
-    #[arg(long, default_value_t = 8000)]
-    gets: usize,
-    /// Connections for pushes of small blobs and for GETs.
-    #[arg(long, default_value_t = 16)]
-    concurrency: usize,
-    /// Also write everything as JSON into this file (`-`: to stdout, instead of the table).
-    #[arg(long, value_name = "PATH")]
+    /// Measure nothing, but read results that were written by --json, several times: where two have a scenario, the
+    /// later one counts.
+    #[arg(long, value_name = "FILE")]
+    from: Vec<PathBuf>,
+    /// Also write everything as JSON into this file.
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write a page with charts into this file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Reasons for targets that were not reached, for the page: lines of "SCENARIO: TEXT".
+    #[arg(long, value_name = "FILE")]
+    notes: Option<PathBuf>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// Processes that the runner starts.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Run the load in a job on stdin.
+    #[command(hide = true)]
+    Load,
+    /// Run a server that shows a limit.
+    #[command(hide = true, subcommand)]
+    Limit(limits::Serve),
+    /// Fill a store with blobs.
+    #[command(hide = true)]
+    Fill { data: PathBuf, blobs: u64 },
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let mut options = Options::parse();
+    let done = match options.part.take() {
+        Some(Part::Load) => load::main(),
+        Some(Part::Limit(limit)) => limit.run(),
+        Some(Part::Fill { data, blobs }) => scenarios::fill(&data, blobs),
+        None => results(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("compare: {why}");
@@ -58,17 +97,59 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<(), String> {
-    let programs = [
-        options
-            .tonnage
-            .clone()
-            .map_or_else(tonnage_benches::rival::find_tonnage, Ok)?,
-        options
-            .registry
-            .clone()
-            .map_or_else(tonnage_benches::rival::find_registry, Ok)?,
-    ];
+fn results(options: &Options) -> Result<(), String> {
+    let (report, failed) = match &options.from[..] {
+        [] => measure(options)?,
+        files => {
+            let mut report = Report::default();
+            for file in files {
+                report.merge(Report::load(file)?);
+            }
+            (report, Vec::new())
+        }
+    };
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|e| format!("write {}: {e}", path.display()))
+    };
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&report).map_err(|e| format!("write JSON: {e}"))?;
+        write(path, text)?;
+    }
+    if let Some(path) = &options.html {
+        write(path, report::page(&report, &notes(options)?))?;
+    }
+    println!("{}", report::text(&report));
+    match failed[..] {
+        [] => Ok(()),
+        _ => Err(format!("not completed: {}", failed.join(", "))),
+    }
+}
+
+fn notes(options: &Options) -> Result<BTreeMap<String, String>, String> {
+    let Some(path) = &options.notes else {
+        return Ok(BTreeMap::new());
+    };
+    let text =
+        std::fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))?;
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    Ok(lines
+        .map(|(name, why)| (name.trim().to_owned(), why.trim().to_owned()))
+        .collect())
+}
+
+/// Runs the scenarios. Returns the report, and the names of those that failed.
+fn measure(options: &Options) -> Result<(Report, Vec<String>), String> {
+    for name in &options.scenario {
+        if !ALL.iter().any(|(known, _)| known == name) {
+            let known: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
+            return Err(format!(
+                "unknown scenario {name}; there are {}",
+                known.join(", ")
+            ));
+        }
+    }
+    let programs = peers::find(options.tonnage.clone(), &options.peer)?;
+    machine::pin(machine::Side::Server)?;
     std::fs::create_dir_all(&options.folder)
         .map_err(|e| format!("create {}: {e}", options.folder.display()))?;
     let folder = tempfile::Builder::new()
@@ -76,219 +157,84 @@ fn run(options: &Options) -> Result<(), String> {
         .tempdir_in(&options.folder);
     let folder =
         folder.map_err(|e| format!("make a folder in {}: {e}", options.folder.display()))?;
-    let machine = report::machine(
-        folder.path(),
-        limits::flush_millis(&folder.path().join("f"))?,
-    );
-    let mut samples = Samples::default();
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
-    for round in 0..options.rounds {
-        eprintln!("round {} of {}", round + 1, options.rounds);
-        let round = Round {
-            options,
-            number: round,
-            folder: &folder.path().join("round"),
-        };
-        round.measure(&programs, &runtime, &mut samples)?;
-        std::fs::remove_dir_all(round.folder).map_err(|e| format!("remove a round: {e}"))?;
+    let sizes = sizes(options);
+    let run = Run {
+        date: output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
+        commit: output("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
+        command: command(),
+        quick: sizes.quick,
+        sizes: sizes.describe(),
+        programs: versions(&programs),
+        machine: machine::describe(folder.path())?,
+    };
+    let next_seed = u64::from(std::process::id()) << 16;
+    let (report, folder) = (Report::new(run), folder.path().to_owned());
+    let mut bench = Bench {
+        sizes,
+        programs,
+        folder,
+        report,
+        next_seed,
+    };
+    let mut failed = Vec::new();
+    for (name, scenario) in ALL {
+        if !options.scenario.is_empty() && !options.scenario.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        eprintln!("== {name}");
+        let begin = std::time::Instant::now();
+        if let Err(why) = scenario(&mut bench) {
+            bench.report.skip(name, &why);
+            failed.push(name.to_owned());
+        }
+        eprintln!("   {:.0} s", begin.elapsed().as_secs_f64());
     }
-    let versions: Vec<_> = Kind::BOTH
+    Ok((bench.report, failed))
+}
+
+fn sizes(options: &Options) -> Sizes {
+    let mut sizes = if options.quick {
+        Sizes::quick()
+    } else {
+        Sizes::full()
+    };
+    if let Some(rounds) = options.rounds {
+        (sizes.rounds, sizes.cold_rounds) = (usize::from(rounds), usize::from(rounds));
+    }
+    if !options.start_blobs.is_empty() {
+        sizes.start.clone_from(&options.start_blobs);
+    }
+    sizes
+}
+
+fn versions(programs: &[peers::Program]) -> BTreeMap<String, String> {
+    let registries = programs
         .iter()
-        .zip(&programs)
-        .map(|(kind, path)| kind.version(path))
-        .collect();
-    let whole = serde_json::json!({
-        "version": 1, "machine": machine, "programs": versions, "measurements": samples.json(),
-        "rounds": options.rounds, "blob_mib": options.blob_mib, "small_pushes": options.small_pushes,
-        "gets": options.gets, "concurrency": options.concurrency,
-    });
-    print(options, &whole, &samples)
+        .map(|program| (program.name.clone(), program.version()));
+    let others = [
+        ("nginx", limits::nginx::version()),
+        ("cold reads by", limits::drive::reader().to_owned()),
+    ];
+    registries
+        .chain(others.map(|(name, version)| (name.to_owned(), version)))
+        .collect()
 }
 
-fn print(options: &Options, whole: &serde_json::Value, samples: &Samples) -> Result<(), String> {
-    let text = serde_json::to_string_pretty(whole).map_err(|e| format!("write JSON: {e}"))?;
-    match &options.json {
-        Some(path) if path == Path::new("-") => {
-            println!("{text}");
-            return Ok(());
-        }
-        Some(path) => {
-            std::fs::write(path, &text).map_err(|e| format!("write {}: {e}", path.display()))?;
-        }
-        None => {}
-    }
-    println!("{:#}\n{:#}\n", whole["programs"], whole["machine"]);
-    println!(
-        "{} rounds, medians; large blob {} MiB",
-        options.rounds, options.blob_mib
-    );
-    println!("{}", samples.table());
-    println!(
-        "x docker: tonnage to docker-registry (with its files synced, where that was measured);"
-    );
-    println!("for CPU and memory less than 1 is better, for the rest more than 1");
-    Ok(())
+/// Returns the command line, as it is run through cargo.
+fn command() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!(
+        "cargo run --release -p tonnage-benches --bin compare -- {}",
+        arguments.join(" ")
+    )
 }
 
-/// One round: both registries on new folders, with each measurement of one directly after that of the other.
-struct Round<'a> {
-    options: &'a Options,
-    number: usize,
-    folder: &'a Path,
-}
-
-impl Round<'_> {
-    fn measure(
-        &self,
-        programs: &[PathBuf; 2],
-        runtime: &tokio::runtime::Runtime,
-        samples: &mut Samples,
-    ) -> Result<(), String> {
-        let mut rivals = Vec::new();
-        for (kind, program) in Kind::BOTH.into_iter().zip(programs) {
-            rivals.push(Rival::start(kind, program, &self.folder.join(kind.name()))?);
-        }
-        // The first registry alternates, because the second finds the drive as the first left it.
-        if self.number % 2 == 1 {
-            rivals.reverse();
-        }
-        self.large(&rivals, runtime, samples)?;
-        runtime.block_on(self.small(&rivals, samples))?;
-        runtime.block_on(self.gets(&rivals, samples))?;
-        for rival in &rivals {
-            if let Some(peak) = rival.peak_mib() {
-                let peak = f64::from(u32::try_from(peak).unwrap_or(u32::MAX));
-                samples.add("peak resident memory, MiB", rival.kind.name(), peak);
-            }
-        }
-        Ok(())
-    }
-
-    fn large(
-        &self,
-        rivals: &[Rival],
-        runtime: &tokio::runtime::Runtime,
-        samples: &mut Samples,
-    ) -> Result<(), String> {
-        let rest = measure::bytes((self.options.blob_mib << 20) - 64);
-        let blob = Blob::new(&format!("large {}", self.number), &rest);
-        let mib = self.options.blob_mib as f64;
-        for rival in rivals {
-            rustix::fs::sync();
-            let (answered, synced) = runtime.block_on(measure::push_large(rival, &blob))?;
-            samples.add(
-                "push of the large blob, MiB/s",
-                rival.kind.name(),
-                mib / answered.seconds,
-            );
-            if rival.kind == Kind::DockerRegistry {
-                let rate = mib / synced.seconds;
-                samples.add("push of the large blob, MiB/s", DOCKER_SYNCED, rate);
-            }
-            per_gib(
-                samples,
-                "  server CPU s/GiB of push",
-                rival.kind.name(),
-                mib,
-                answered,
-            );
-        }
-        let file = self.folder.join("limit");
-        rustix::fs::sync();
-        let limit = limits::receive_hash_write_sync(&file, &rest)?;
-        samples.add(
-            "push of the large blob, MiB/s",
-            LIMIT,
-            mib / limit.as_secs_f64(),
-        );
-        for rival in rivals {
-            // The first pull checks the bytes and makes them resident.
-            runtime.block_on(measure::check(rival, &blob))?;
-            let pull = runtime.block_on(measure::pull_large(rival, &blob))?;
-            samples.add(
-                "hot pull of the large blob, MiB/s",
-                rival.kind.name(),
-                mib / pull.seconds,
-            );
-            per_gib(
-                samples,
-                "  server CPU s/GiB of pull",
-                rival.kind.name(),
-                mib,
-                pull,
-            );
-        }
-        limits::write_from_memory(&file)?; // makes it resident
-        let limit = limits::write_from_memory(&file)?;
-        samples.add(
-            "hot pull of the large blob, MiB/s",
-            LIMIT,
-            mib / limit.as_secs_f64(),
-        );
-        std::fs::remove_file(&file).map_err(|e| format!("remove {}: {e}", file.display()))
-    }
-
-    async fn small(&self, rivals: &[Rival], samples: &mut Samples) -> Result<(), String> {
-        let count = self.options.small_pushes;
-        let blobs = |purpose: &str| -> Vec<Blob> {
-            let rest = measure::bytes(1024 - 64);
-            (0..count)
-                .map(|n| Blob::new(&format!("{purpose} {} {n}", self.number), &rest))
-                .collect()
-        };
-        let (plain, synced) = (blobs("small"), blobs("synced"));
-        let name = "pushes of 1 KiB, 1/s";
-        for rival in rivals {
-            let push = measure::push_small(rival, &plain, self.options.concurrency, false).await?;
-            samples.add(name, rival.kind.name(), count as f64 / push.seconds);
-            let cpu = push.cpu * 1e6 / count as f64;
-            samples.add("  server CPU us/push of 1 KiB", rival.kind.name(), cpu);
-            if rival.kind == Kind::DockerRegistry {
-                let push =
-                    measure::push_small(rival, &synced, self.options.concurrency, true).await?;
-                samples.add(name, DOCKER_SYNCED, count as f64 / push.seconds);
-            }
-        }
-        Ok(())
-    }
-
-    async fn gets(&self, rivals: &[Rival], samples: &mut Samples) -> Result<(), String> {
-        let (count, concurrency) = (self.options.gets, self.options.concurrency);
-        let rest = measure::bytes(4096 - 64);
-        let blobs: Vec<_> = (0..64)
-            .map(|n| Blob::new(&format!("get {n}"), &rest))
-            .collect();
-        for rival in rivals {
-            let (blobs, manifests) = measure::prepare_gets(rival, &blobs).await?;
-            // A tenth of them are sent first, unmeasured, to warm up connections, caches and branch predictors.
-            for (paths, rate, cpu) in [
-                (
-                    &blobs,
-                    "GETs of 4 KiB blobs, 1/s",
-                    "  server CPU us/GET of a 4 KiB blob",
-                ),
-                (
-                    &manifests,
-                    "GETs of manifests by tag, 1/s",
-                    "  server CPU us/GET of a manifest",
-                ),
-            ] {
-                measure::gets(rival, paths, count / 10, concurrency).await?;
-                let gets = measure::gets(rival, paths, count, concurrency).await?;
-                samples.add(rate, rival.kind.name(), count as f64 / gets.seconds);
-                samples.add(cpu, rival.kind.name(), gets.cpu * 1e6 / count as f64);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn per_gib(
-    samples: &mut Samples,
-    measurement: &'static str,
-    who: &'static str,
-    mib: f64,
-    of: Interval,
-) {
-    samples.add(measurement, who, of.cpu * 1024.0 / mib);
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    output.map_or("unknown".into(), |out| {
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    })
 }

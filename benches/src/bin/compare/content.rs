@@ -1,0 +1,111 @@
+//! Generates the content of blobs from a seed, much faster than a registry can take it.
+//!
+//! Owns: [`Content`]. Each word is a word of a random block, changed by a key of the seed and the piece, so that no
+//! two contents share bytes. Refuses: to keep large content in memory.
+
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Content is generated in pieces of this many bytes.
+pub const PIECE: usize = 1 << 20;
+const BLOCK_PIECES: u64 = 8;
+const LANES: usize = 8;
+
+/// The content of one blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    pub seed: u64,
+    pub length: u64,
+}
+
+impl Content {
+    /// Passes the content to `see`, piece by piece, in one buffer.
+    pub fn each_piece<E>(&self, mut see: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut buffer = vec![0; PIECE.min(usize::try_from(self.length).unwrap_or(PIECE))];
+        let mut offset = 0;
+        while offset < self.length {
+            let length = (self.length - offset).min(PIECE as u64) as usize;
+            self.fill(offset / PIECE as u64, &mut buffer[..length]);
+            see(&buffer[..length])?;
+            offset += length as u64;
+        }
+        Ok(())
+    }
+
+    fn fill(&self, piece: u64, out: &mut [u8]) {
+        let at = (piece % BLOCK_PIECES) as usize * (PIECE / 8);
+        let mut state = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ piece;
+        let keys: [u64; LANES] = std::array::from_fn(|_| next(&mut state));
+        let words = block()[at..].iter().enumerate();
+        let mut words = words.map(|(n, word)| (word ^ keys[n % LANES]).to_le_bytes());
+        let (whole, rest) = out.as_chunks_mut::<8>();
+        whole
+            .iter_mut()
+            .zip(&mut words)
+            .for_each(|(out, word)| *out = word);
+        if let Some(word) = words.next() {
+            rest.copy_from_slice(&word[..rest.len()]);
+        }
+    }
+
+    /// Returns all of it; for small content.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let see = |piece: &[u8]| {
+            all.extend_from_slice(piece);
+            Ok::<_, std::convert::Infallible>(())
+        };
+        match self.each_piece(see) {
+            Ok(()) => all,
+        }
+    }
+
+    /// Returns its digest as registries write it.
+    pub fn digest(&self) -> String {
+        let mut hasher = Sha256::new();
+        let see = |piece: &[u8]| {
+            hasher.update(piece);
+            Ok::<_, std::convert::Infallible>(())
+        };
+        match self.each_piece(see) {
+            Ok(()) => digest_text(hasher),
+        }
+    }
+}
+
+/// Returns what `hasher` found, as registries write it.
+pub fn digest_text(hasher: Sha256) -> String {
+    let hex: String = hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha256:{hex}")
+}
+
+/// SplitMix64.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+fn block() -> &'static [u64] {
+    static BLOCK: OnceLock<Vec<u64>> = OnceLock::new();
+    BLOCK.get_or_init(|| {
+        let mut bytes = vec![0; PIECE * BLOCK_PIECES as usize];
+        blake3::Hasher::new()
+            .update(b"compare")
+            .finalize_xof()
+            .fill(&mut bytes);
+        bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|word| u64::from_le_bytes(*word))
+            .collect()
+    })
+}

@@ -1,0 +1,254 @@
+//! A minimal HTTP/1.1 client over a blocking socket, plain or TLS, so that its cost does not dominate.
+//!
+//! Owns: [`Connection`]. Refuses: transfer codings; an answer without Content-Length is an error.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::job::Endpoint;
+
+const BUFFER: usize = 256 << 10;
+const HEAD_MAX: usize = 64 << 10;
+const PATIENCE: Duration = Duration::from_secs(600);
+
+trait Stream: Read + Write + Send {}
+impl<S: Read + Write + Send> Stream for S {}
+
+/// One keep-alive connection.
+pub struct Connection {
+    stream: Box<dyn Stream>,
+    endpoint: Endpoint,
+    local: SocketAddr,
+    cipher: Option<String>,
+    buffer: Vec<u8>,
+    /// The part of the buffer that was received and not yet used.
+    ready: std::ops::Range<usize>,
+}
+
+/// Status and headers. The body of `length` bytes is yet to be read.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub length: u64,
+    head: String,
+}
+
+impl Answer {
+    /// Returns the value of a header, whatever its case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// Fails unless the status is `status`.
+    pub fn expect(self, status: u16, doing: &str) -> Result<Self, String> {
+        if self.status == status {
+            return Ok(self);
+        }
+        Err(format!(
+            "{doing}: {} instead of {status}: {}",
+            self.status, self.head
+        ))
+    }
+}
+
+impl Connection {
+    pub fn open(endpoint: &Endpoint) -> Result<Self, String> {
+        let doing = |e| format!("connect to {}: {e}", endpoint.address);
+        let stream = TcpStream::connect(endpoint.address).map_err(doing)?;
+        stream.set_nodelay(true).map_err(doing)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(doing)?;
+        let local = stream.local_addr().map_err(doing)?;
+        let (stream, cipher): (Box<dyn Stream>, _) = match &endpoint.ca {
+            None => (Box::new(stream), None),
+            Some(ca) => {
+                let (stream, cipher) = over_tls(stream, ca)?;
+                (Box::new(stream), Some(cipher))
+            }
+        };
+        Ok(Self {
+            stream,
+            endpoint: endpoint.clone(),
+            local,
+            cipher,
+            buffer: vec![0; BUFFER],
+            ready: 0..0,
+        })
+    }
+
+    /// Replaces the connection with a new one.
+    pub fn reopen(&mut self) -> Result<(), String> {
+        *self = Self::open(&self.endpoint)?;
+        Ok(())
+    }
+
+    /// Returns the cipher of the connection.
+    pub fn cipher(&self) -> Option<String> {
+        self.cipher.clone()
+    }
+
+    /// Sends a request whose body is `body`, and reads the head of the answer.
+    pub fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> Result<Answer, String> {
+        self.send_head(method, target, headers, body.len() as u64, body)?;
+        self.answer()
+            .map_err(|why| format!("{method} {target}: {why}"))
+    }
+
+    /// Sends a request without the rest of its body, which the caller writes next.
+    pub fn send_head(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &str,
+        length: u64,
+        first: &[u8],
+    ) -> Result<(), String> {
+        let counted = match method {
+            "GET" | "HEAD" => String::new(),
+            _ => format!("Content-Length: {length}\r\n"),
+        };
+        let host = self.endpoint.address;
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{counted}{headers}\r\n");
+        let mut whole = head.into_bytes();
+        whole.extend_from_slice(first);
+        self.send(&whole)
+    }
+
+    /// Sends a piece of a body.
+    pub fn send(&mut self, piece: &[u8]) -> Result<(), String> {
+        let sent = self
+            .stream
+            .write_all(piece)
+            .and_then(|()| self.stream.flush());
+        sent.map_err(|e| format!("send: {e}"))
+    }
+
+    /// Reads the head of an answer.
+    pub fn answer(&mut self) -> Result<Answer, String> {
+        let (mut head, mut seen) = (Vec::new(), 0);
+        let end = loop {
+            head.extend_from_slice(&self.buffer[self.ready.clone()]);
+            if let Some(at) = head[seen..].windows(4).position(|w| w == b"\r\n\r\n") {
+                break seen + at + 4;
+            }
+            if head.len() > HEAD_MAX {
+                return Err("an answer's head without end".into());
+            }
+            seen = head.len().saturating_sub(3);
+            self.receive()?;
+        };
+        // What was received beyond the head is the end of the buffer.
+        self.ready = self.ready.end - (head.len() - end)..self.ready.end;
+        head.truncate(end);
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+        let status = status.ok_or("no status line")?;
+        let mut answer = Answer {
+            status,
+            length: 0,
+            head,
+        };
+        answer.length = match answer.header("content-length") {
+            Some(value) => value
+                .parse()
+                .map_err(|e| format!("Content-Length {value}: {e}"))?,
+            None if matches!(status, 201 | 202 | 204 | 304) => 0,
+            None => return Err(format!("no Content-Length: {}", answer.head)),
+        };
+        Ok(answer)
+    }
+
+    /// Reads the next `length` bytes of a body and passes them to `see`, in pieces.
+    pub fn body(&mut self, length: u64, mut see: impl FnMut(&[u8])) -> Result<(), String> {
+        let mut left = length;
+        while left > 0 {
+            if self.ready.is_empty() {
+                self.receive()?;
+            }
+            let usable = (self.ready.len() as u64).min(left) as usize;
+            let piece = self.ready.start..self.ready.start + usable;
+            see(&self.buffer[piece]);
+            self.ready.start += usable;
+            left -= usable as u64;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<(), String> {
+        match self.stream.read(&mut self.buffer) {
+            Ok(0) => Err("the connection was closed".into()),
+            Ok(read) => {
+                self.ready = 0..read;
+                Ok(())
+            }
+            Err(e) => Err(format!("receive: {e}")),
+        }
+    }
+
+    /// Returns the bytes that the server wrote into its socket and the client has not received: those in its own
+    /// buffer, and those in both sockets of the connection, as the kernel counts them.
+    pub fn unread_bytes(&self) -> u64 {
+        let text = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        let (own, other) = (hex_port(self.local), hex_port(self.endpoint.address));
+        let queued = text.lines().filter_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let (from, to) = (fields.get(1)?, fields.get(2)?);
+            let (sending, receiving) = fields.get(4)?.split_once(':')?;
+            let value = |text| u64::from_str_radix(text, 16).ok();
+            match (from.ends_with(&own), to.ends_with(&own)) {
+                (true, false) if to.ends_with(&other) => value(receiving),
+                (false, true) if from.ends_with(&other) => value(sending),
+                _ => None,
+            }
+        });
+        queued.sum::<u64>() + self.ready.len() as u64
+    }
+}
+
+fn hex_port(address: SocketAddr) -> String {
+    format!(":{:04X}", address.port())
+}
+
+/// TLS 1.3 with one cipher, so that every server is measured with the same: what `tonnage` negotiates with a client
+/// that offers all.
+fn over_tls(
+    stream: TcpStream,
+    ca: &Path,
+) -> Result<(StreamOwned<ClientConnection, TcpStream>, String), String> {
+    let doing = |e: &dyn std::fmt::Display| format!("TLS with {}: {e}", ca.display());
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(ca).map_err(|e| doing(&e))?;
+    roots.add(certificate).map_err(|e| doing(&e))?;
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384];
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| doing(&e))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").map_err(|e| doing(&e))?;
+    let client = ClientConnection::new(Arc::new(config), name).map_err(|e| doing(&e))?;
+    let mut stream = StreamOwned::new(client, stream);
+    while stream.conn.is_handshaking() {
+        let done: io::Result<_> = stream.conn.complete_io(&mut stream.sock);
+        done.map_err(|e| doing(&e))?;
+    }
+    let cipher = stream.conn.negotiated_cipher_suite();
+    let cipher = cipher.map_or("none".into(), |suite| format!("{:?}", suite.suite()));
+    Ok((stream, cipher))
+}
