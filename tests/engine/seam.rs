@@ -347,7 +347,7 @@ fn allocated_space_reads_as_zeros() {
         assert_eq!(&content[..3], b"abc");
         assert!(content[3..].iter().all(|byte| *byte == 0));
         file.set_len(CALL, 2).await.unwrap();
-        file.start_writeback(CALL, 0, 2).await.unwrap();
+        file.write_back(CALL, 0, 2).await.unwrap();
         assert_eq!(read(&file, 0, 10).await, b"ab");
     });
 }

@@ -168,8 +168,6 @@ pub trait File: Send + Sync + Debug {
     fn write_and_sync(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize>;
     /// Makes data and size durable.
     fn sync_data(&self, call: Call) -> IoFuture<()>;
-    /// Starts writing dirty pages of the range to the disk without waiting. A hint, no promise.
-    fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()>;
     /// Writes dirty pages of the range to the device and waits until they are there. Makes nothing durable, but bounds
     /// what a sync has to wait for. An error must be treated as a failed write: a later sync may not report it again.
     fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()>;

@@ -233,7 +233,10 @@ impl DedicatedWriter {
         Ok(())
     }
 
-    /// Writes `slices` at `offset` of the payload. The future owns all it needs.
+    /// Writes `slices` at `offset` of the payload, up to the drive. The future owns all it needs.
+    ///
+    /// Waiting for the drive bounds what all uploads together have queued there, so that a sync of the journal never
+    /// waits for more than that.
     pub(crate) fn write(
         &mut self,
         offset: u64,
@@ -244,6 +247,7 @@ impl DedicatedWriter {
         let end = DEDICATED_PAYLOAD + offset + bytes;
         self.end = self.end.max(end);
         let ahead = self.next_reserve(end);
+        let sync_failed = Arc::clone(&self.sync_failed);
         async move {
             if let Some(range) = ahead {
                 reserve(&file, range).await;
@@ -255,7 +259,21 @@ impl DedicatedWriter {
                 slices,
             )
             .await;
-            written.map_err(|error| Error::io("write segment", file.path(), error))
+            written.map_err(|error| Error::io("write segment", file.path(), error))?;
+            let at = DEDICATED_PAYLOAD + offset;
+            let reached = file
+                .file()
+                .write_back(Class::UploadWrite.call(), at, bytes)
+                .await;
+            match reached {
+                Err(error) if error.was_attempted() => {
+                    // The kernel reports it once, and perhaps for other bytes of the file.
+                    sync_failed.store(true, Ordering::Release);
+                    Err(Error::io("write segment", file.path(), error))
+                }
+                // Only the sync will wait longer.
+                Ok(()) | Err(_) => Ok(()),
+            }
         }
     }
 

@@ -303,10 +303,6 @@ impl File for BadFile {
         self.rule.sync(call, move || file.sync_data(call))
     }
 
-    fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.file.start_writeback(call, offset, length)
-    }
-
     fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
         self.file.write_back(call, offset, length)
     }

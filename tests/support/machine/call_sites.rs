@@ -26,14 +26,13 @@ const CHANGES: [&str; 9] = [
     "set_len",
 ];
 /// Operations that do neither; `open` changes the disk if it creates.
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 12] = [
     "open",
     "advise",
     "read_up_to",
     "read_at_least",
     "read_exact",
     "read_cached",
-    "start_writeback",
     "write_back",
     "len",
     "list_dir",

@@ -159,15 +159,11 @@ impl File for SimFile {
         self.disk.submit(op, |_| Ok(((), 0)))
     }
 
-    fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
+    fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
         self.disk
             .submit(self.op(call, OpKind::Ask).at(offset, length), |_| {
                 Ok(((), 0))
             })
-    }
-
-    fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.start_writeback(call, offset, length)
     }
 
     fn allocate(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {

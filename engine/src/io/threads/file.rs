@@ -210,15 +210,8 @@ impl File for ThreadFile {
         self.run(call, Blocking::Sync, Handle::sync)
     }
 
-    fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.run(call, Blocking::Transfer, move |handle| {
-            let flags = libc::SYNC_FILE_RANGE_WRITE;
-            Ok(sync_file_range(handle.descriptor(), offset, length, flags)?)
-        })
-    }
-
     fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.run(call, Blocking::Transfer, move |handle| {
+        self.run(call, Blocking::Drive, move |handle| {
             let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
                 | libc::SYNC_FILE_RANGE_WRITE
                 | libc::SYNC_FILE_RANGE_WAIT_AFTER;

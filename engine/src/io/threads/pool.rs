@@ -23,6 +23,9 @@ const COMMIT_THREADS: usize = 6;
 const READ_THREADS: usize = 32;
 /// Most threads for bytes of large uploads.
 const UPLOAD_THREADS: usize = 16;
+/// Most threads that wait until bytes of large uploads are on the drive. So at most this many windows are queued there,
+/// and a sync of the journal never waits for more.
+const UPLOAD_DRIVE_THREADS: usize = 4;
 /// Most threads for syncs of large uploads.
 const UPLOAD_SYNC_THREADS: usize = 8;
 /// Most threads for names: listing, removing, examining.
@@ -37,6 +40,8 @@ const CLOSE_THREADS: usize = 2;
 pub(in crate::io) enum Blocking {
     /// While bytes are transferred.
     Transfer,
+    /// Until written bytes are on the drive.
+    Drive,
     /// Until the file system or the drive is done: a sync; space reserved or freed.
     Sync,
 }
@@ -47,6 +52,7 @@ pub(in crate::io) struct Pool {
     commit: Workers,
     read: Workers,
     upload: Workers,
+    upload_drive: Workers,
     upload_sync: Workers,
     names: Workers,
     background: Workers,
@@ -65,6 +71,7 @@ impl Pool {
             commit: Workers::start("tonnage-commit", 1, COMMIT_THREADS)?,
             read: Workers::start("tonnage-read", 1, READ_THREADS)?,
             upload: Workers::start("tonnage-upload", 1, UPLOAD_THREADS)?,
+            upload_drive: Workers::start("tonnage-drive", 1, UPLOAD_DRIVE_THREADS)?,
             upload_sync: Workers::start("tonnage-sync", 1, UPLOAD_SYNC_THREADS)?,
             names: Workers::start("tonnage-names", 1, NAME_THREADS)?,
             background: Workers::start("tonnage-idle", 1, BACKGROUND_THREADS)?,
@@ -81,8 +88,9 @@ impl Pool {
             }
             (Class::ForegroundRead, _) => &self.read,
             (Class::UploadWrite, Blocking::Transfer) => &self.upload,
+            (Class::UploadWrite, Blocking::Drive) => &self.upload_drive,
             (Class::UploadWrite, Blocking::Sync) => &self.upload_sync,
-            (Class::Directory, Blocking::Transfer) => &self.names,
+            (Class::Directory, Blocking::Transfer | Blocking::Drive) => &self.names,
             (Class::Background, _) => &self.background,
         }
     }
@@ -226,7 +234,9 @@ mod tests {
     }
 
     fn every_kind() -> impl Iterator<Item = (Class, Blocking)> {
-        let kinds = Class::ALL.map(|class| [(class, Blocking::Transfer), (class, Blocking::Sync)]);
+        let kinds = Class::ALL.map(|class| {
+            [Blocking::Transfer, Blocking::Drive, Blocking::Sync].map(|blocking| (class, blocking))
+        });
         kinds.into_iter().flatten()
     }
 
@@ -257,7 +267,7 @@ mod tests {
             }));
             waiting += 1;
         }
-        assert_eq!(waiting, 11);
+        assert_eq!(waiting, 17);
         for _ in 0..waiting {
             ran.recv_timeout(NEVER).unwrap();
         }

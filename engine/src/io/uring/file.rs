@@ -121,10 +121,6 @@ impl File for UringFile {
         awaiting(result, Blocking::Sync)
     }
 
-    fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.file.start_writeback(call, offset, length)
-    }
-
     fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
         self.file.write_back(call, offset, length)
     }

@@ -93,11 +93,6 @@ impl SegmentFile {
     pub(crate) fn file(&self) -> &dyn crate::io::File {
         self.file.as_ref()
     }
-
-    /// Returns the open file, shared.
-    pub(crate) fn share(&self) -> FileRef {
-        Arc::clone(&self.file)
-    }
 }
 
 impl Drop for SegmentFile {

@@ -21,18 +21,14 @@ use super::shared::Shared;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::format::record::DEDICATED_PAYLOAD;
 use crate::format::upload_log::UploadHeader;
 use crate::in_flight::InFlight;
-use crate::io::Class;
 use crate::segment::{AbandonGuard, DedicatedWriter};
 
 use syncs::Syncing;
 
 /// Most windows being written at once.
 const WRITES_IN_FLIGHT: usize = 2;
-/// Written bytes after which the kernel is asked to start writeback.
-const WRITEBACK_BYTES: u64 = 8 << 20;
 
 /// How far the payload has got on its way to the disk.
 #[derive(Debug)]
@@ -50,7 +46,6 @@ pub(super) struct Spill {
     /// Bytes of payload that the last completed sync covered, and that the last started one covers.
     synced: u64,
     sync_started: u64,
-    writeback_started: u64,
     header: UploadHeader,
     // `None` while a sync that appends to it is in flight.
     log: Option<LogFile>,
@@ -92,7 +87,6 @@ impl Spill {
             written: 0,
             synced: 0,
             sync_started: 0,
-            writeback_started: 0,
             header,
             log: Some(log),
             recorded: None,
@@ -103,7 +97,7 @@ impl Spill {
     /// Counts `length` bytes as written, synced and named by the log, after a restart.
     pub(super) fn at(mut self, length: u64) -> Self {
         (self.written, self.synced, self.sync_started) = (length, length, length);
-        (self.writeback_started, self.recorded) = (length, Some(length));
+        self.recorded = Some(length);
         self
     }
 
@@ -188,6 +182,12 @@ impl Spill {
     pub(super) fn start_write(&mut self, offset: u64, pieces: Vec<Bytes>) {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         self.finished = None;
+        for write in &mut self.writes {
+            // It has two operations, and it may be long until a step waits for it.
+            if let Some(work) = &mut write.work {
+                work.nudge();
+            }
+        }
         let work = InFlight::start(self.writer().write(offset, pieces.clone()));
         self.writes.push_back(Write {
             offset,
@@ -226,9 +226,6 @@ impl Spill {
                 }
             };
             self.written = end;
-            if end.saturating_sub(self.writeback_started) >= WRITEBACK_BYTES {
-                self.start_writeback();
-            }
         }
         Ok(())
     }
@@ -245,20 +242,6 @@ impl Spill {
             write.work = Some(work);
         }
         Ok(())
-    }
-
-    fn start_writeback(&mut self) {
-        let (from, length) = (
-            self.writeback_started,
-            self.written - self.writeback_started,
-        );
-        self.writeback_started = self.written;
-        let file = self.writer().file().share();
-        // A hint: an error in it also appears in the sync.
-        drop(InFlight::start(async move {
-            file.start_writeback(Class::UploadWrite.call(), DEDICATED_PAYLOAD + from, length)
-                .await
-        }));
     }
 
     /// Waits until no operation on the file is in flight.

@@ -47,6 +47,5 @@ impl Spill {
         self.written = self.written.min(length);
         self.synced = self.synced.min(length);
         self.sync_started = self.sync_started.min(length);
-        self.writeback_started = self.writeback_started.min(length);
     }
 }
