@@ -112,13 +112,18 @@ impl Eq for UntaggedPolicy {}
 /// Descriptors that an open store needs beside those of [`Options::open_files_max`].
 ///
 /// They are: lock and superblock, three directories, three files of the journal, six shared segments (three being
-/// closed), two that are compacted or scrubbed, the runs and two that are being written, two files of a checkpoint. For
-/// a moment also one for each thread that examines names (8) or works in the background (4).
-pub const DESCRIPTORS_BESIDE_BLOBS: usize = 2 + 3 + 3 + 6 + 2 + (RUNS_MAX + 2) + 2 + 8 + 4;
+/// closed), two that are compacted or scrubbed, the runs and two that are being written, two files of a checkpoint,
+/// each ring and its eventfd. For a moment also one for each thread that examines names (8) or works in the background
+/// (4).
+pub const DESCRIPTORS_BESIDE_BLOBS: usize =
+    2 + 3 + 3 + 6 + 2 + (RUNS_MAX + 2) + 2 + RINGS_MAX * 2 + 8 + 4;
 
 /// Number of runs beyond which commits wait for a running merge. Each run costs a lookup a probe of its filter, and a
 /// descriptor.
 pub(crate) const RUNS_MAX: usize = 64;
+
+/// Most rings of `io_uring`. Each has a thread; what the page cache has is copied by it.
+pub(crate) const RINGS_MAX: usize = 4;
 
 impl Default for Options {
     fn default() -> Self {

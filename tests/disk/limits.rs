@@ -133,7 +133,7 @@ fn with_open_files(data: &Path, limit: u32, options: &[&str]) -> Result<Server, 
 #[tokio::test]
 async fn open_uploads_do_not_block_others() {
     let data = folder().unwrap();
-    let mut server = with_open_files(data.path(), 140, &[]).unwrap();
+    let mut server = with_open_files(data.path(), 148, &[]).unwrap();
     assert!(
         server
             .log_with("limit of open files is too low")

@@ -69,7 +69,7 @@ pub fn native(wanted: Backend) -> Result<Started, NotStarted> {
             let io = Arc::new(threads);
             return Ok(Started { io, why_not: None });
         }
-        Backend::Auto => Table::Winners,
+        Backend::Auto => Table::Measured,
         Backend::IoUring => Table::All,
     };
     match Uring::start(&threads, table) {

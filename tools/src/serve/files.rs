@@ -207,7 +207,7 @@ mod tests {
         }
         assert!(refused > 100);
         assert_eq!(defaults.within(15_000).unwrap(), defaults);
-        defaults.within(136).unwrap();
+        defaults.within(144).unwrap();
     }
 
     /// Guards: a soft limit below the hard one does not limit the server.

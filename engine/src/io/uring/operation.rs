@@ -2,8 +2,8 @@
 //!
 //! Owns: [`Operation`]: the file, the buffer, and where the result goes. Refuses: how it is done.
 //!
-//! Invariant: an operation ends in exactly one of [`Operation::finish`], [`Operation::hand_over`] and
-//! [`Operation::give_up`]. Each consumes it.
+//! Invariant: an operation ends in exactly one of [`Operation::finish`], [`Operation::finish_unsynced`],
+//! [`Operation::hand_over`], [`Operation::hand_over_sync`] and [`Operation::abandon`]. Each consumes it.
 
 use std::io;
 
@@ -67,8 +67,8 @@ impl Operation {
     /// Returns whether the threads may do a transfer that ended with this error: the ring did not do it, and a second
     /// attempt does no harm. A sync is never repeated.
     pub(super) fn may_hand_over(&self, errno: Errno) -> bool {
-        let is_direct =
-            matches!(self.task, Task::Read { .. }) && self.file.access() == Access::Direct;
+        let is_past_cache =
+            matches!(self.task, Task::Read { .. }) && self.file.access() != Access::Cached;
         match errno {
             // Interrupted; it would have to wait; no worker could be started; forbidden or unknown in a ring.
             Errno::INTR
@@ -77,8 +77,9 @@ impl Operation {
             | Errno::OPNOTSUPP
             | Errno::PERM
             | Errno::NOSYS => !matches!(self.task, Task::Sync { .. }),
-            // The file system accepted direct I/O at the open only; the threads find another way.
-            Errno::INVAL => is_direct,
+            // The file system accepted direct I/O at the open only; the threads find another way, and may have found
+            // it for another read meanwhile.
+            Errno::INVAL => is_past_cache,
             _ => false,
         }
     }
@@ -148,8 +149,18 @@ impl Operation {
         }
     }
 
+    /// Lets the threads sync a write of which all `count` bytes are written.
+    pub(super) fn hand_over_sync(self, count: usize, pool: &Pool) {
+        if let Task::Write { reply, .. } = self.task {
+            let file = self.file;
+            pool.run_into(self.call, Blocking::Sync, reply, move || {
+                file.sync().map(|()| count)
+            });
+        }
+    }
+
     /// Tells the caller that it never ended, and returns what the kernel may still use.
-    pub(super) fn give_up(self) -> impl Sized {
+    pub(super) fn abandon(self) -> impl Sized {
         let never = || io::Error::new(io::ErrorKind::TimedOut, "the kernel did not end it");
         match self.task {
             Task::Read { buffer, reply } => {

@@ -9,7 +9,7 @@ use crate::io::threads::file::Access;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
     /// The ring serves what it does faster, by measurement.
-    Winners,
+    Measured,
     /// The ring serves all that it can.
     All,
 }
@@ -38,9 +38,9 @@ pub(super) fn serves(table: Table, class: Class, action: Action, length: usize) 
         // It takes several system calls.
         (_, Action::Read(Access::Dropping)) => false,
         (Table::All, _) => true,
-        (Table::Winners, Action::Read(Access::Direct)) => {
+        (Table::Measured, Action::Read(Access::Direct)) => {
             class == Class::Background && length >= DIRECT_MIN
         }
-        (Table::Winners, _) => false,
+        (Table::Measured, _) => false,
     }
 }

@@ -46,7 +46,9 @@ impl Unavailable {
                 "the seccomp profile of the container or the sysctl kernel.io_uring_disabled forbids it; allow io_uring_setup, io_uring_enter and io_uring_register there"
             }
             Some(Errno::NOSYS) => "the kernel does not have it, or is older than Linux 5.11",
-            Some(Errno::NOMEM) => "raise the limit on locked memory: ulimit -l",
+            Some(Errno::NOMEM) => {
+                "raise the limit on locked memory (ulimit -l), or the memory limit of the container"
+            }
             Some(Errno::MFILE | Errno::NFILE) => "raise the limit on open files: ulimit -n",
             _ => "Linux 6.1 or newer is known to work",
         }
@@ -113,7 +115,7 @@ fn one(
         if !ring.enter(Some(LIMIT)).map_err(failed)? {
             return Err(failed(Errno::TIMEDOUT));
         }
-        ring.take_ended(&mut ended);
+        ring.take_ended(&mut ended).map_err(failed)?;
     }
     match ended.pop() {
         Some(Ended::Done(operation, _, Ok(count))) if count == CONTENT.len() => Ok(operation),

@@ -3,10 +3,11 @@
 //! Owns: [`Queue`], in which order operations start. Refuses: knowing what an operation does; starting it.
 //!
 //! Rules, in this order:
-//! - No bound is exceeded: operations, operations that block a worker of the kernel, and bytes; for each class, for all
-//!   classes that no commit waits for, and for all together. An operation with more bytes than a bound starts when no
-//!   other counts against that bound.
-//! - A class that was passed over [`PASSED_MAX`] times is next, so none waits for ever.
+//! - No bound is exceeded: operations, operations that block a worker of the kernel, and bytes; for background work,
+//!   for all classes that no commit waits for, and for all together. An operation with more bytes than its class may
+//!   have counts for that many only, so it starts, and leaves the reserve to commits.
+//! - A class that was passed over [`PASSED_MAX`] times is next, so none waits for ever. While a bound does not let it
+//!   start, only commits do.
 //! - Otherwise the most urgent class is next. Operations of one class start in the order in which they came.
 //!
 //! Background work has a small share of each bound, and another share is reserved for commits.
@@ -41,6 +42,18 @@ pub(super) struct Weight {
     pub(super) blocks: bool,
 }
 
+impl Weight {
+    /// Returns the bytes that it counts for.
+    fn counted_bytes(self) -> usize {
+        let bound = if self.class == Class::Background {
+            BACKGROUND
+        } else {
+            WITHOUT_COMMITS
+        };
+        self.bytes.min(bound.bytes)
+    }
+}
+
 /// What is under way, or a bound of it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Load {
@@ -69,19 +82,19 @@ impl Load {
     fn add(&mut self, weight: Weight) {
         self.operations += 1;
         self.blocking += usize::from(weight.blocks);
-        self.bytes += weight.bytes;
+        self.bytes += weight.counted_bytes();
     }
 
     fn remove(&mut self, weight: Weight) {
         self.operations -= 1;
         self.blocking -= usize::from(weight.blocks);
-        self.bytes -= weight.bytes;
+        self.bytes -= weight.counted_bytes();
     }
 
     fn has_room(&self, weight: Weight, bound: Load) -> bool {
         self.operations < bound.operations
             && (!weight.blocks || self.blocking < bound.blocking)
-            && (self.bytes == 0 || self.bytes + weight.bytes <= bound.bytes)
+            && self.bytes + weight.counted_bytes() <= bound.bytes
     }
 }
 
@@ -148,22 +161,23 @@ impl<T> Queue<T> {
 
     /// Returns the index of the class that is next.
     fn choose(&self) -> Option<usize> {
-        let could_start = (0..self.waiting.len()).filter(|index| self.fits_its_class(*index));
-        let mut first = None;
-        for index in could_start {
-            let Some(waiting) = self.waiting.get(index) else {
-                continue;
-            };
-            let fits = self.fits_all(index);
-            if waiting.passed >= PASSED_MAX {
-                // Nothing smaller passes it again.
-                return fits.then_some(index);
-            }
-            if fits && first.is_none() {
-                first = Some(index);
-            }
+        let could_start = || (0..self.waiting.len()).filter(|index| self.fits_its_class(*index));
+        let was_passed = |index: &usize| {
+            let waiting = self.waiting.get(*index);
+            waiting.is_some_and(|waiting| waiting.passed >= PASSED_MAX)
+        };
+        let passed = could_start().find(was_passed);
+        if passed.is_some_and(|index| self.fits_all(index)) {
+            return passed;
         }
-        first
+        // What is under way must end for a class that was passed over, so only commits pass it again.
+        let may_start = |index: &usize| {
+            let head = self.head(*index);
+            let is_commit = head.is_some_and(|weight| !is_without_commits(weight.class));
+            passed.is_none() || is_commit
+        };
+        let mut fitting = could_start().filter(|index| self.fits_all(*index));
+        fitting.find(may_start)
     }
 
     fn head(&self, index: usize) -> Option<Weight> {
@@ -291,6 +305,35 @@ mod tests {
             queue.add(weight(Class::Journal, 100, true), 0);
             assert_eq!(take_all(&mut queue).len(), 1);
         }
+    }
+
+    /// Guards: commits start one after the other beside syncs that hang, however many others wait.
+    #[test]
+    fn commits_never_wait_for_syncs_of_others() {
+        let mut queue = queue_of([weight(Class::UploadWrite, 0, true); 20]);
+        assert_eq!(take_all(&mut queue).len(), 6);
+        for number in 0..4 * PASSED_MAX {
+            queue.add(weight(Class::Journal, 100, true), 0);
+            let started = take_all(&mut queue);
+            assert_eq!(started.len(), 1, "{number}");
+            queue.ended(started[0]);
+        }
+    }
+
+    /// Guards: an operation with more bytes than its class may have starts beside others, and leaves room for a
+    /// commit.
+    #[test]
+    fn a_large_operation_leaves_room_for_commits() {
+        for class in [Class::Background, Class::UploadWrite] {
+            let mut queue = queue_of([weight(class, 80 << 20, false)]);
+            assert_eq!(take_all(&mut queue).len(), 1);
+            queue.add(weight(Class::Journal, 100, true), 0);
+            assert_eq!(take_all(&mut queue).len(), 1, "beside {class:?}");
+        }
+        let mut queue = queue_of([weight(Class::Journal, 100, true)]);
+        assert_eq!(take_all(&mut queue).len(), 1);
+        queue.add(weight(Class::Background, 80 << 20, false), 0);
+        assert_eq!(take_all(&mut queue).len(), 1);
     }
 
     /// Guards: background work starts now and then however much urgent work there is, also if it is large.

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! - An operation that a shard accepted runs, also when its caller is gone or the shard is closed: in the ring, or by
-//!   the threads if the ring fails.
+//!   the threads if the ring fails. The thread waits for it without limit, as the threads wait for the drive, and
+//!   nobody waits for the thread.
 //! - The thread sleeps in the kernel until something ends or is submitted; all that was submitted meanwhile is passed
 //!   to the kernel by one call.
 //! - A panic of the thread aborts the process: nobody could say any more what the kernel still uses.
@@ -28,8 +29,6 @@ use super::ring::{Ended, Ring};
 use crate::io::threads::counts::OperationCounts;
 use crate::io::threads::pool::Pool;
 
-/// How long a ring that is closed waits without anything that ends, before it leaves the rest to the kernel.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long a ring waits that has no memory to begin an operation, and how often before it is given up.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
 const SHORT_WAITS_MAX: u32 = 100;
@@ -72,7 +71,7 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct Shard {
     state: Mutex<State>,
-    wakes: OwnedFd,
+    wakes: Arc<OwnedFd>,
 }
 
 #[derive(Debug, Default)]
@@ -83,11 +82,11 @@ struct State {
     /// Nothing more will be submitted; the thread ends after the last operation.
     is_closed: bool,
     /// The ring failed, and the thread takes nothing more.
-    is_gone: bool,
+    has_failed: bool,
 }
 
 impl Shard {
-    pub(super) fn new(wakes: OwnedFd) -> Self {
+    pub(super) fn new(wakes: Arc<OwnedFd>) -> Self {
         Self {
             state: Mutex::default(),
             wakes,
@@ -97,7 +96,7 @@ impl Shard {
     /// Queues an operation; returns it if the ring has failed.
     pub(super) fn submit(&self, operation: Operation) -> Option<Operation> {
         let mut state = self.state.lock();
-        if state.is_gone {
+        if state.has_failed {
             return Some(operation);
         }
         state.queue.add(operation.weight(), operation);
@@ -132,15 +131,14 @@ impl Shard {
 pub(super) fn start(shared: &Arc<Shared>, number: usize) -> Result<Arc<Shard>, Unavailable> {
     let wakes = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let wakes = wakes.map_err(|errno| Unavailable::new("create an eventfd", errno))?;
-    let own = wakes.try_clone();
-    let own = own.map_err(|error| Unavailable::of("share an eventfd", error))?;
-    let shard = Arc::new(Shard::new(wakes));
+    let wakes = Arc::new(wakes);
+    let shard = Arc::new(Shard::new(Arc::clone(&wakes)));
     let (told, started) = mpsc::channel();
     let (for_thread, shared) = (Arc::clone(&shard), Arc::clone(shared));
     let thread = std::thread::Builder::new().name(format!("tonnage-ring-{number}"));
     let spawned = thread.spawn(move || {
         let _abort = AbortOnPanic;
-        let ring = Ring::new(own, WORKERS)
+        let ring = Ring::new(wakes, WORKERS)
             .map_err(|error| Unavailable::of("create a ring", error))
             .and_then(|mut ring| probe::run(&mut ring).map(|()| ring));
         match ring {
@@ -169,14 +167,6 @@ impl Drop for AbortOnPanic {
     }
 }
 
-/// What a thread does next.
-enum Next {
-    /// Enters the kernel, for at most this long.
-    Enter(Option<Duration>),
-    /// Ends.
-    End,
-}
-
 #[derive(Debug)]
 pub(super) struct Reactor {
     pub(super) ring: Ring,
@@ -194,57 +184,50 @@ impl Reactor {
     }
 
     fn run(mut self) {
-        let _abort = AbortOnPanic;
         let (mut ended, mut weights, mut started) = (Vec::new(), Vec::new(), Vec::new());
         let mut short_waits = 0;
-        loop {
-            let limit = match self.next(&mut weights, &mut started) {
-                Next::Enter(limit) => limit,
-                Next::End => return,
-            };
+        while self.has_more(&mut weights, &mut started) {
             for (weight, operation) in started.drain(..) {
                 self.ring.start(operation, weight);
             }
-            match self.ring.enter(limit) {
-                Ok(true) => short_waits = 0,
-                Ok(false) if limit == Some(DRAIN_LIMIT) => return self.leak(),
-                Ok(false) => {}
+            match self.ring.enter(None) {
+                Ok(_) => short_waits = 0,
                 Err(Errno::AGAIN | Errno::BUSY | Errno::NOMEM) if short_waits < SHORT_WAITS_MAX => {
                     short_waits += 1;
-                    if let Err(errno) = self.ring.wait(SHORT_WAIT) {
+                    if let Err(errno) = self.ring.wait(Some(SHORT_WAIT)) {
                         return self.give_up(errno);
                     }
                 }
                 Err(errno) => return self.give_up(errno),
             }
-            self.ring.take_ended(&mut ended);
+            let woken = self.ring.take_ended(&mut ended);
             for one in ended.drain(..) {
                 weights.push(self.end(one));
+            }
+            if let Err(errno) = woken {
+                return self.give_up(errno);
             }
         }
     }
 
-    /// Counts what has ended, and takes what starts next.
-    fn next(&self, ended: &mut Vec<Weight>, started: &mut Vec<(Weight, Operation)>) -> Next {
+    /// Counts what has ended, and takes what starts next. Returns false if the thread ends.
+    fn has_more(&self, ended: &mut Vec<Weight>, started: &mut Vec<(Weight, Operation)>) -> bool {
         let mut state = self.shard.state.lock();
         for weight in ended.drain(..) {
             state.queue.ended(weight);
         }
         started.extend(std::iter::from_fn(|| state.queue.take()));
         if state.is_closed && state.queue.is_idle() {
-            return Next::End;
+            return false;
         }
         state.is_asleep = true;
-        Next::Enter(state.is_closed.then_some(DRAIN_LIMIT))
+        true
     }
 
     fn end(&self, ended: Ended) -> Weight {
         let shared = &*self.shared;
         match ended {
             Ended::Done(operation, weight, done) => {
-                if let Err(errno @ (Errno::NOSYS | Errno::PERM)) = done {
-                    shared.turn_off(errno);
-                }
                 match done {
                     Err(errno) if operation.may_hand_over(errno) => {
                         operation.hand_over(&shared.pool);
@@ -257,6 +240,10 @@ impl Reactor {
                 operation.finish_unsynced(errno, &shared.pool, &shared.counts);
                 weight
             }
+            Ended::Written(operation, weight, count) => {
+                operation.hand_over_sync(count, &shared.pool);
+                weight
+            }
         }
     }
 
@@ -264,31 +251,26 @@ impl Reactor {
     pub(super) fn give_up(mut self, errno: Errno) {
         self.shared.turn_off(errno);
         let mut state = self.shard.state.lock();
-        state.is_gone = true;
+        state.has_failed = true;
         let waiting = state.queue.drain();
         drop(state);
         for operation in self.ring.close().into_iter().chain(waiting) {
             operation.hand_over(&self.shared.pool);
         }
-        let mut ended = Vec::new();
+        let (mut ended, mut is_reported) = (Vec::new(), false);
         while self.ring.under_way() > 0 {
-            let Ok(true) = self.ring.wait(DRAIN_LIMIT) else {
-                return self.leak();
-            };
-            self.ring.take_ended(&mut ended);
+            if let Err(errno) = self.ring.wait(None) {
+                if !std::mem::replace(&mut is_reported, true) {
+                    let (why, operations) = (io::Error::from(errno), self.ring.under_way());
+                    tracing::error!(%why, operations, "io_uring does not say which operations have ended; asking again");
+                }
+                std::thread::sleep(SHORT_WAIT);
+            }
+            // It was turned off already, so a failed wake-up changes nothing.
+            self.ring.take_ended(&mut ended).unwrap_or_default();
             for one in ended.drain(..) {
                 self.end(one);
             }
         }
-    }
-
-    /// Leaves what does not end to the kernel, with its memory.
-    fn leak(self) {
-        let operations = self.ring.under_way();
-        tracing::error!(
-            operations,
-            "operations did not end for {DRAIN_LIMIT:?} after their files were closed; their memory is not freed"
-        );
-        self.ring.leak();
     }
 }

@@ -5,13 +5,14 @@
 //!
 //! Invariants:
 //! - An entry names only memory and a descriptor of its slot. The slot stays until the entry's completion has arrived,
-//!   or until the entry is known never to reach the kernel. If neither happens, it is leaked.
+//!   or until the entry is known never to reach the kernel. If a ring is dropped before, it is leaked.
 //! - A slot has at most one entry. A write that is followed by a sync has two, one after the other.
 //! - Only the thread that created a ring uses it.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
@@ -55,7 +56,7 @@ impl Drop for Slots {
             let Slot {
                 operation, vectors, ..
             } = slot;
-            Box::leak(Box::new((operation.give_up(), vectors)));
+            Box::leak(Box::new((operation.abandon(), vectors)));
         }
     }
 }
@@ -67,6 +68,8 @@ pub(super) enum Ended {
     Done(Operation, Weight, Result<usize, Errno>),
     /// A write whose bytes are written, and whose sync failed.
     Unsynced(Operation, Weight, Errno),
+    /// A write whose bytes are written, their count, after the ring was closed. It must be synced without the ring.
+    Written(Operation, Weight, usize),
 }
 
 /// A ring with its slots.
@@ -75,7 +78,7 @@ pub(super) struct Ring {
     slots: Slots,
     /// Entries that the kernel has not taken yet, in their order.
     queued: VecDeque<u64>,
-    wakes: OwnedFd,
+    wakes: Arc<OwnedFd>,
     wake_is_armed: bool,
     /// Set once no entry may be passed to the kernel any more.
     is_closed: bool,
@@ -91,7 +94,7 @@ impl std::fmt::Debug for Ring {
 
 impl Ring {
     /// Creates a ring that is used by this thread only; `wakes` is the eventfd by which other threads wake it.
-    pub(super) fn new(wakes: OwnedFd, workers: u32) -> io::Result<Self> {
+    pub(super) fn new(wakes: Arc<OwnedFd>, workers: u32) -> io::Result<Self> {
         let kernel = create()?;
         if !kernel.params().is_feature_ext_arg() || !kernel.params().is_feature_nodrop() {
             return Err(Errno::NOSYS.into());
@@ -180,9 +183,12 @@ impl Ring {
     }
 
     /// Waits as [`Ring::enter`] does, and passes nothing to the kernel.
-    pub(super) fn wait(&mut self, limit: Duration) -> Result<bool, Errno> {
-        let limit = Timespec::from(limit);
-        let arguments = SubmitArgs::new().timespec(&limit);
+    pub(super) fn wait(&mut self, limit: Option<Duration>) -> Result<bool, Errno> {
+        let limit = limit.map(Timespec::from);
+        let mut arguments = SubmitArgs::new();
+        if let Some(limit) = &limit {
+            arguments = arguments.timespec(limit);
+        }
         let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         let submitter = self.kernel.submitter();
         #[expect(unsafe_code, reason = "the safe call would pass queued entries on")]
@@ -192,7 +198,11 @@ impl Ring {
     }
 
     /// Takes the operations that the kernel has ended.
-    pub(super) fn take_ended(&mut self, ended: &mut Vec<Ended>) {
+    ///
+    /// # Errors
+    /// The kernel refuses to wait for wake-ups. What has ended is taken all the same.
+    pub(super) fn take_ended(&mut self, ended: &mut Vec<Ended>) -> Result<(), Errno> {
+        let mut woken = Ok(());
         let completions: Vec<(u64, i32)> = self
             .kernel
             .completion()
@@ -203,10 +213,14 @@ impl Ring {
                 self.wake_is_armed = false;
                 // Not readable if another wake-up was read with this one.
                 rustix::io::read(&self.wakes, &mut [0; 8]).unwrap_or_default();
+                if result < 0 && ![-libc::ECANCELED, -libc::EINTR].contains(&result) {
+                    woken = Err(Errno::from_raw_os_error(-result));
+                }
             } else {
                 ended.extend(self.end(number, result));
             }
         }
+        woken
     }
 
     /// Ends an entry. `None` if the operation needs another one.
@@ -219,22 +233,19 @@ impl Ring {
         let Some(slot) = place.as_mut() else {
             unreachable!("a completion of an empty slot");
         };
-        let mut done =
-            usize::try_from(result).map_err(|_negative| Errno::from_raw_os_error(-result));
-        if done.is_ok_and(|count| slot.must_sync(count)) {
-            if !self.is_closed {
-                slot.written = done.ok();
-                let entry = slot.entry();
-                self.push(entry, number);
-                return None;
-            }
-            // The whole is repeated without the ring.
-            done = Err(Errno::CANCELED);
+        let done = usize::try_from(result).map_err(|_negative| Errno::from_raw_os_error(-result));
+        let must_sync = done.is_ok_and(|count| slot.must_sync(count));
+        if must_sync && !self.is_closed {
+            slot.written = done.ok();
+            let entry = slot.entry();
+            self.push(entry, number);
+            return None;
         }
         let slot = place.take()?;
         self.slots.free.push(at);
         let (operation, weight) = (slot.operation, slot.weight);
         Some(match (slot.written, done) {
+            (None, Ok(count)) if must_sync => Ended::Written(operation, weight, count),
             (Some(count), Ok(_)) => Ended::Done(operation, weight, Ok(count)),
             (Some(_), Err(errno)) => Ended::Unsynced(operation, weight, errno),
             (None, done) => Ended::Done(operation, weight, done),
@@ -254,13 +265,6 @@ impl Ring {
             }
         }
         retracted
-    }
-
-    /// Leaves everything that has not ended to the kernel: the ring, which goes on, and its memory.
-    pub(super) fn leak(self) {
-        let Self { kernel, slots, .. } = self;
-        drop(slots);
-        Box::leak(Box::new(kernel));
     }
 }
 

@@ -11,9 +11,7 @@ use super::probe::Unavailable;
 use super::reactor::{self, Shard, Shared};
 use crate::io::threads::pool::Pool;
 use crate::io::{Class, ClassCount};
-
-/// Most rings. Each has a thread; what the page cache has is copied by it.
-const RINGS_MAX: usize = 4;
+use crate::options::RINGS_MAX;
 
 /// The rings. Dropping them closes them; operations already submitted still run.
 #[derive(Debug)]
