@@ -7,7 +7,10 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
 use tonnage_benches::store::content::random;
 use tonnage_engine::format::checksum::{ChunkChecksums, check_chunks};
 use tonnage_engine::{Algorithm, Digest};
@@ -15,12 +18,17 @@ use tonnage_engine::{Algorithm, Digest};
 /// Sizes of the content, in bytes: a small blob, a chunk, a window.
 const SIZES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
 
-fn digests(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("digest");
+fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = criterion.benchmark_group(name);
     group
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(30);
+    group
+}
+
+fn digests(criterion: &mut Criterion) {
+    let mut group = group(criterion, "digest");
     for size in SIZES {
         let content = random(size);
         group.throughput(Throughput::Bytes(size as u64));
@@ -34,11 +42,7 @@ fn digests(criterion: &mut Criterion) {
 }
 
 fn chunks(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("chunks");
-    group
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(30);
+    let mut group = group(criterion, "chunks");
     for size in SIZES {
         let content = random(size);
         group.throughput(Throughput::Bytes(size as u64));

@@ -19,7 +19,7 @@ pub struct Wire {
     buffer: Vec<u8>,
 }
 
-/// Status and headers, and the body if it was requested.
+/// Status and headers. The length is that of the body.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -36,6 +36,7 @@ impl Answer {
         })
     }
 
+    /// Fails unless the status is `status`.
     pub fn expect(self, status: u16, doing: &str) -> Result<Self, String> {
         if self.status == status {
             return Ok(self);

@@ -235,8 +235,7 @@ impl DedicatedWriter {
 
     /// Writes `slices` at `offset` of the payload, up to the drive. The future owns all it needs.
     ///
-    /// Waiting for the drive bounds what all uploads together have queued there, so that a sync of the journal never
-    /// waits for more than that.
+    /// Waiting for the drive bounds what all uploads together have queued there. A sync of the journal waits for that.
     pub(crate) fn write(
         &mut self,
         offset: u64,

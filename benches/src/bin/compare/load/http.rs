@@ -12,6 +12,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use tonnage_benches::wire::Answer;
+
 use super::job::Endpoint;
 
 const BUFFER: usize = 256 << 10;
@@ -30,35 +32,6 @@ pub struct Connection {
     buffer: Vec<u8>,
     /// The part of the buffer that was received and not yet used.
     ready: std::ops::Range<usize>,
-}
-
-/// Status and headers. The body of `length` bytes is yet to be read.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub length: u64,
-    head: String,
-}
-
-impl Answer {
-    /// Returns the value of a header, whatever its case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    }
-
-    /// Fails unless the status is `status`.
-    pub fn expect(self, status: u16, doing: &str) -> Result<Self, String> {
-        if self.status == status {
-            return Ok(self);
-        }
-        Err(format!(
-            "{doing}: {} instead of {status}: {}",
-            self.status, self.head
-        ))
-    }
 }
 
 impl Connection {

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::http::{Answer, Connection};
+use tonnage_benches::wire::Answer;
+
+use super::http::Connection;
 use super::job::{Blob, Shape, Target, Work};
 use crate::content::{Content, digest_text};
 

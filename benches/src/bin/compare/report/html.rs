@@ -195,15 +195,7 @@ fn scenario(out: &mut String, report: &Report, name: &str) {
 
 /// The figures of a case as a table; it is open where there is no chart.
 fn figures(out: &mut String, case: &super::Case) {
-    let used: Vec<_> = METRICS
-        .iter()
-        .filter(|metric| metric.name != "drive_share" || case.scenario == "cold-pull")
-        .filter(|metric| {
-            case.entries
-                .iter()
-                .any(|entry| entry.spread(metric.name).is_some())
-        })
-        .collect();
+    let used = case.metrics();
     let open = if case.entries.len() < 2 { " open" } else { "" };
     let _ = write!(
         out,

@@ -218,6 +218,16 @@ impl Report {
 }
 
 impl Case {
+    /// Returns the metrics that any of its servers has.
+    pub fn metrics(&self) -> Vec<&'static Metric> {
+        let shown = |metric: &&Metric| metric.name != "drive_share" || self.scenario == "cold-pull";
+        let is_measured = |metric: &&Metric| {
+            let mut entries = self.entries.iter();
+            entries.any(|entry| entry.spread(metric.name).is_some())
+        };
+        METRICS.iter().filter(shown).filter(is_measured).collect()
+    }
+
     pub fn entry(&self, server: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.server == server)
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::targets::{self, Verdict};
-use super::{METRICS, RATE, Report, Role, Spread, UNDER_TEST, show, unit_in};
+use super::{RATE, Report, Role, Spread, UNDER_TEST, show, unit_in};
 
 /// Returns all cases with their ratios, then the targets. Writing to a string cannot fail.
 pub fn text(report: &Report) -> String {
@@ -16,16 +16,7 @@ pub fn text(report: &Report) -> String {
             ""
         };
         let _ = writeln!(out, "\n{} / {}{size}", case.scenario, case.name);
-        let used: Vec<_> = METRICS
-            .iter()
-            .filter(|metric| metric.name != "drive_share" || case.scenario == "cold-pull")
-            .filter(|metric| {
-                case.entries
-                    .iter()
-                    .any(|entry| entry.spread(metric.name).is_some())
-            })
-            .collect();
-        for metric in used {
+        for metric in case.metrics() {
             let _ = writeln!(out, "  {}, {}", metric.label, unit_in(metric, case));
             let own = case.entry(UNDER_TEST);
             for entry in &case.entries {
