@@ -235,7 +235,7 @@ impl DedicatedWriter {
 
     /// Writes `slices` at `offset` of the payload, up to the drive. The future owns all it needs.
     ///
-    /// Waiting for the drive bounds what all uploads together have queued there. A sync of the journal waits for that.
+    /// Waiting for the drive bounds what all uploads have queued there together, for which a sync of the journal waits.
     pub(crate) fn write(
         &mut self,
         offset: u64,

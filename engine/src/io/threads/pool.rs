@@ -23,8 +23,8 @@ const COMMIT_THREADS: usize = 6;
 const READ_THREADS: usize = 32;
 /// Most threads for bytes of large uploads.
 const UPLOAD_THREADS: usize = 16;
-/// Most threads that wait until bytes of large uploads are on the drive. So no more windows are queued there, unless the
-/// kernel writes dirty pages by itself.
+/// Most threads that wait until bytes of large uploads are on the drive. So no more windows are queued there, unless
+/// the kernel writes dirty pages by itself.
 const UPLOAD_DRIVE_THREADS: usize = 4;
 /// Most threads for syncs of large uploads.
 const UPLOAD_SYNC_THREADS: usize = 8;
