@@ -8,7 +8,7 @@
 //! a choice for the scheduler are used directly: `Arc`, receiving ends of channels, and async locks, which are taken or
 //! found taken in one step.
 //!
-//! `io/threads` and `io/uring` use their own: they have real threads, and under `shuttle` another `Io` replaces them.
+//! `io/threads`, `io/uring` and `io/mapped` use their own: under `shuttle` another `Io` replaces them.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use self::shipped::*;

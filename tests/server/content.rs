@@ -3,6 +3,7 @@
 use http::Method;
 use tonnage_tests::client::{Answer, Client};
 use tonnage_tests::registry::TestRegistry;
+use tonnage_tests::say;
 
 use crate::{content, push_blob, push_image};
 
@@ -151,4 +152,34 @@ async fn abandoned_ranges() {
         .await
         .expect(200);
     assert!(answer.body == blob);
+}
+
+/// Guards: a large pull by a fast client of HTTP/1.1 is sent from mapped windows, and has the content. So do ranges
+/// that begin anywhere, and the same pull over HTTP/2, which maps nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_pulls_are_mapped() {
+    let registry = TestRegistry::start().await;
+    let (client, admin) = (registry.client(), registry.admin());
+    let mapped = async || {
+        let metrics = admin.get("/metrics").await.expect(200).body;
+        let label = "registry_io_operations_total{class=\"foreground_read\",backend=\"mapped\"} ";
+        let text = String::from_utf8(metrics.to_vec()).unwrap();
+        let count = text.split_once(label).expect(label).1.lines().next();
+        count.unwrap().parse::<u64>().unwrap()
+    };
+    let blob = content(3, 40 << 20);
+    let path = format!("/v2/a/blobs/{}", push_blob(&client, "a", &blob).await);
+    let call = client.call(Method::GET, &path);
+    assert!(call.send_h2().await.expect(200).body == blob);
+    assert_eq!(mapped().await, 0);
+    assert!(client.get(&path).await.expect(200).body == blob);
+    for from in [1, 70_000, 1 << 20] {
+        let answer = ranged(&client, &path, &format!("bytes={from}-")).await;
+        assert!(answer.expect(206).body == blob[from..]);
+    }
+    if mapped().await == 0 {
+        let why = "this kernel or file system does not map files that are in memory";
+        say::skipped("mapped windows", why);
+        assert!(!say::required("TONNAGE_TEST_MAPPED"), "{why}");
+    }
 }

@@ -18,6 +18,7 @@ mod directory;
 mod errno;
 pub mod exact;
 mod free_memory;
+mod mapped;
 mod native;
 mod outcome;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use crate::sync::oneshot;
 pub use self::call::{Call, Class};
 pub use self::directory::Directory;
 pub use self::free_memory::release_free_memory;
+pub use self::mapped::FaultWatch;
 pub use self::native::{Backend, NotStarted, Started, native};
 pub use self::outcome::{IoError, IoResult};
 pub use self::threads::workers::Workers;
@@ -161,6 +163,12 @@ pub trait File: Send + Sync + Debug {
     /// Reads as `read_at` does, immediately and only from memory. Not attempted if the first byte is not resident. May
     /// return fewer bytes than are resident. Never waits for the disk.
     fn read_cached(&self, call: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize>;
+    /// Maps `length` bytes from `offset`, immediately. `None` if they are not all in memory, or if the backend or the
+    /// file system maps no files. Waits for the disk only if a page is evicted meanwhile.
+    fn map_cached(&self, _: Call, offset: u64, length: usize) -> Option<Arc<dyn Mapping>> {
+        let _ = (offset, length);
+        None
+    }
     /// Writes the slices one after the other at `offset`; returns the count written, which may be short.
     fn write_at(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize>;
     /// Writes as `write_at` does, and makes data and size durable if all bytes were written. A lower count means that
@@ -179,6 +187,19 @@ pub trait File: Send + Sync + Debug {
     fn set_len(&self, call: Call, length: u64) -> IoFuture<()>;
     /// Returns the current size in bytes.
     fn len(&self, call: Call) -> IoFuture<u64>;
+}
+
+/// A range of a file that is used where the page cache has it, without a copy.
+///
+/// A page that the kernel evicts is read from the drive at its next use. The [`FaultWatch`] of the thread that uses it
+/// notices that.
+pub trait Mapping: Send + Sync + Debug {
+    /// Returns the bytes. Those that the drive cannot read are zeros.
+    fn bytes(&self) -> &[u8];
+    /// Returns whether all of it is in memory.
+    fn is_resident(&self) -> bool;
+    /// Reads what is not in memory.
+    fn load(self: Arc<Self>, call: Call) -> IoFuture<()>;
 }
 
 /// One open directory.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::budget::{Id, MemoryPriority};
+use super::mapped::MappedWindows;
 use super::shared::{MemoryBudget, Permit};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify, oneshot};
 
@@ -23,6 +24,7 @@ struct Open {
     memory: MemoryBudget,
     id: Id,
     signals: Arc<Signals>,
+    mapped: MappedWindows,
 }
 
 /// What the account's owner and the budget signal to each other.
@@ -84,12 +86,35 @@ impl MemoryAccount {
                 memory,
                 id,
                 signals,
+                mapped: MappedWindows::default(),
             }),
         }
     }
 
     pub(super) fn id(&self) -> Id {
         self.open.id
+    }
+
+    pub(super) fn mapped(&self) -> &MappedWindows {
+        &self.open.mapped
+    }
+
+    /// Allows or forbids that windows of the client's answers are mapped, not copied. Whoever allows it uses the bytes
+    /// of answers only in [`MemoryAccount::used_unchanged`].
+    pub fn set_mapping_allowed(&self, is_allowed: bool) {
+        self.open.mapped.set_allowed(is_allowed);
+    }
+
+    /// Runs `use_bytes`, which may use the bytes of mapped windows. Returns false if those may not be the ones that
+    /// were checked, because the kernel had evicted a page and read it again.
+    pub fn used_unchanged(&self, use_bytes: &mut dyn FnMut()) -> bool {
+        self.open.mapped.used_unchanged(use_bytes)
+    }
+
+    /// Returns a future that reads what is no longer in memory of the mapped windows, and resolves to whether all is as
+    /// it was checked. `None` if everything is in memory.
+    pub fn load_mapped(&self) -> Option<impl Future<Output = bool> + Send + 'static> {
+        self.open.mapped.load()
     }
 
     /// Notes that bytes moved to or from the client.
@@ -139,6 +164,10 @@ impl Drop for Open {
 pub struct HeldBytes(Permit);
 
 impl HeldBytes {
+    pub(super) fn new(permit: Permit) -> Self {
+        Self(permit)
+    }
+
     /// Returns what is beyond `bytes`.
     pub fn shrink(&mut self, bytes: usize) {
         self.0.shrink(bytes);

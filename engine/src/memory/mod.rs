@@ -9,12 +9,14 @@
 
 mod account;
 mod budget;
+mod mapped;
 mod pool;
 mod read_ahead;
 mod shared;
 
 pub use account::{HeldBytes, MemoryAccount};
 pub use budget::MemoryPriority;
+pub(crate) use mapped::{CheckedWindow, is_surely_unchanged};
 pub(crate) use pool::ReadPool;
 pub use pool::Reading;
 pub(crate) use read_ahead::ReadAhead;

@@ -8,12 +8,13 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use super::account::{Gate, MemoryAccount};
+use super::account::{Gate, HeldBytes, MemoryAccount};
 use super::budget::MemoryPriority;
+use super::mapped::CheckedWindow;
 use super::read_ahead::ReadAhead;
 use super::shared::{MemoryBudget, Permit};
 use crate::buffer::{Block, BlockOwner, Buffer};
@@ -114,6 +115,15 @@ impl ReadPool {
         };
         Buffer::pooled(block, limit, Box::new(owner))
     }
+
+    /// Waits for room for a window of `bytes` that is mapped. It counts like one that is copied, so that the same rules
+    /// decide which client may have one.
+    pub(crate) async fn hold_mapped(&self, bytes: usize, reading: &Reading) -> HeldBytes {
+        let account = reading.account.as_ref();
+        let mut permit = self.memory.acquire(reading.priority, account, bytes).await;
+        permit.deliver(Some(&reading.gate));
+        HeldBytes::new(permit)
+    }
 }
 
 impl Blocks {
@@ -202,6 +212,19 @@ impl Reading {
             priority,
             account: Some(account.clone()),
             gate: Arc::default(),
+        }
+    }
+
+    /// Returns whether its windows may be mapped.
+    pub(crate) fn may_map(&self) -> bool {
+        let account = self.account.as_ref();
+        account.is_some_and(|account| account.mapped().is_allowed())
+    }
+
+    /// Notes a window that was mapped.
+    pub(crate) fn note_mapped(&self, window: Weak<dyn CheckedWindow>) {
+        if let Some(account) = &self.account {
+            account.mapped().add(window);
         }
     }
 

@@ -13,6 +13,7 @@ mod dedicated;
 mod files;
 mod ids;
 mod in_use;
+mod mapped;
 mod open_files;
 mod reader;
 mod record_check;

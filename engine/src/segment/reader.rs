@@ -15,6 +15,7 @@ use futures_util::Stream;
 
 use super::damaged::Damaged;
 use super::files::{SegmentFile, SegmentFiles};
+use super::mapped;
 use super::record_check::SliceChecksums;
 use crate::buffer::Buffer;
 use crate::digest::Digest;
@@ -268,6 +269,11 @@ impl BlobStream {
             Some(mut read) => read.done().await.take(),
             None => None,
         };
+        if fetched.is_none()
+            && let Some(window) = self.map(&span).await
+        {
+            return Ok(Some(self.piece(&span, &window, false)));
+        }
         // Not read ahead, or dropped since.
         let mut checked = 0;
         let fetched = if let Some(fetched) = fetched {
@@ -281,9 +287,13 @@ impl BlobStream {
         };
         self.check_rest(&span, fetched.buffer.filled(), checked)?;
         let cold = fetched.cold;
+        Ok(Some(self.piece(&span, &fetched.buffer.freeze(), cold)))
+    }
+
+    /// Returns what is wanted of the checked bytes of `span`, and moves on.
+    fn piece(&mut self, span: &Range<u64>, window: &Bytes, cold: bool) -> Bytes {
         let from = usize::try_from(self.position - span.start).unwrap_or(usize::MAX);
         let to = usize::try_from(self.end.min(span.end) - span.start).unwrap_or(usize::MAX);
-        let piece = fetched.buffer.freeze().slice(from..to);
         self.position = span.end.min(self.end);
         let most = if cold {
             WINDOW_MAX_BYTES
@@ -292,7 +302,26 @@ impl BlobStream {
         };
         self.window = (self.window * 2).min(most);
         self.read_ahead(cold);
-        Ok(Some(piece))
+        window.slice(from..to)
+    }
+
+    /// Maps a large window that follows others from memory. `None` if it has to be read. The last window of an answer
+    /// is never mapped. So an answer that is aborted because of a mapped one is never complete for its client.
+    async fn map(&self, span: &Range<u64>) -> Option<Bytes> {
+        let length = span.end - span.start;
+        if length != WINDOW_HOT_MAX_BYTES || span.end >= self.end || !self.reading.may_map() {
+            return None;
+        }
+        let source = &self.source;
+        let first = usize::try_from(span.start / CHUNK - self.table.first).ok()?;
+        let chunks = usize::try_from(length / CHUNK).ok()?;
+        let checksums = self.table.entries.get(first..first + chunks)?;
+        let start = source.places.payload + span.start;
+        let place = (start, usize::try_from(length).ok()?);
+        let memory = (&source.pool, &self.reading);
+        let window = mapped::map(source.file.file(), place, checksums, memory).await?;
+        source.verified(start..start + length);
+        Some(window)
     }
 
     /// Turns it into a [`Stream`] of the same bytes, which ends after an error.

@@ -185,6 +185,19 @@ impl ReadAccount for Account {
         self.0.record_drop();
     }
 
+    fn set_mapping_allowed(&self, is_allowed: bool) {
+        self.0.set_mapping_allowed(is_allowed);
+    }
+
+    fn used_unchanged(&self, use_bytes: &mut dyn FnMut()) -> bool {
+        self.0.used_unchanged(use_bytes)
+    }
+
+    fn load_mapped(&self) -> Option<BoxFuture<'static, bool>> {
+        let loading = self.0.load_mapped()?;
+        Some(loading.boxed())
+    }
+
     fn answer(&self, urgent: bool) -> AnswerReads {
         AnswerReads(Arc::new(Reading::answer(&self.0, priority(urgent))))
     }

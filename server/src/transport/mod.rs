@@ -18,6 +18,7 @@ pub(crate) mod headers;
 pub(crate) mod host;
 mod http2_streams;
 mod linger;
+mod mapped_answers;
 mod protocol;
 pub(crate) mod query;
 mod receive_buffers;

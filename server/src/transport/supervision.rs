@@ -6,7 +6,9 @@
 //! Invariant: on shutdown and after idleness, active requests end first. A connection is closed during a request only
 //! if its answer is not read, if `slots` evicts it for another, or if an earlier attempt to end it had no effect.
 
+use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use super::active_requests::ActiveRequests;
 use super::close::{Close, EVICTION_TIME_MAX};
 use super::connection_limits::ConnectionLimits;
 use super::front_end::AnswerMemory;
+use super::mapped_answers::AnswerChanged;
 use super::slots::{Eviction, Slot};
 
 /// Time that an idle connection has to end on shutdown, because HTTP/2 waits for an answer of its client.
@@ -77,6 +80,10 @@ impl Supervisor<'_> {
                     let Err(error) = ended else { return close };
                     // Clients disconnect often; errors of the server were logged where they occurred.
                     tracing::debug!(%error, "a connection ended");
+                    if has_changed(&error) {
+                        // What the kernel has not sent yet is discarded.
+                        return Close::Reset;
+                    }
                     // hyper has answered a request that it cannot parse, but not a late one.
                     return match (error.is_parse(), error.is_timeout()) {
                         (true, _) => Close::Linger,
@@ -125,4 +132,13 @@ impl Supervisor<'_> {
             shut_down(connection.as_mut());
         }
     }
+}
+
+/// Returns whether bytes of an answer may have changed after they were checked.
+fn has_changed(error: &hyper::Error) -> bool {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    let cause = cause.and_then(io::Error::get_ref);
+    matches!(cause, Some(cause) if cause.is::<AnswerChanged>())
 }

@@ -60,6 +60,11 @@ impl UnsentLimit {
         }
     }
 
+    /// Returns whether the client is fast.
+    pub(super) fn is_fast(&self) -> bool {
+        self.fast.is_some()
+    }
+
     /// Records a write of `bytes` that waited for room for `pause`.
     pub(super) fn record_written(&mut self, stream: &impl Stream, bytes: usize, pause: Duration) {
         if let Some(bytes) = self.change(bytes, pause) {

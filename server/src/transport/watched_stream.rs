@@ -2,9 +2,9 @@
 //!
 //! Owns: the time for which an answer may be left unread, which hyper does not limit; the size of reads; and the
 //! records of progress by which `slots` chooses connections to evict. On HTTP/2 only heads and content count as
-//! progress, and for an answer only content, because any client can send pings.
-//! Refuses: limits inside a request, which `request_body` and the front ends set; the limit on unsent bytes (`unsent`);
-//! closing: `close` gets the stream back after hyper has dropped it.
+//! progress, and for an answer only content, because any client can send pings. Refuses: limits inside a request, which
+//! `request_body` and the front ends set; the limit on unsent bytes (`unsent`); closing: `close` gets the stream back
+//! after hyper has dropped it.
 //!
 //! Invariant: an error here ends the connection; slow progress never does.
 
@@ -26,6 +26,7 @@ use super::connection_limits::ConnectionLimits;
 use super::cork::Cork;
 use super::frames::{Frames, Progress};
 use super::front_end::AnswerMemory;
+use super::mapped_answers::MappedAnswers;
 use super::receive_buffers::{LARGE_READ_BYTES, SMALL_READ_BYTES};
 use super::shared_budget::{BudgetShare, SharedBudget};
 use super::slots::Slot;
@@ -70,6 +71,8 @@ pub(super) struct WatchedStream<S: Stream> {
     unsent: UnsentLimit,
     /// `None` on HTTP/2.
     cork: Option<Cork>,
+    /// `None` if answers cannot be mapped.
+    mapped: Option<MappedAnswers>,
     clock: RunningClock,
     /// Fires at `blocked_since + unread_max`.
     alarm: Option<Alarm>,
@@ -90,6 +93,8 @@ impl<S: Stream> WatchedStream<S> {
         let slot = Arc::clone(requests.slot());
         let unsent = UnsentLimit::new(&limits.unsent, slot.peer(), &stream);
         let (give_back, returned) = oneshot::channel();
+        // A stream that takes one piece at a time gets a copy of several from hyper, which is made outside its writes.
+        let maps = !speaks_http2 && !stream.is_tls() && stream.is_write_vectored();
         let socket = Self {
             stream: Some(stream.take(0)),
             returned: Some(give_back),
@@ -107,6 +112,7 @@ impl<S: Stream> WatchedStream<S> {
             blocked_since: None,
             is_flush_blocked: false,
             unsent,
+            mapped: answers.clone().filter(|_| maps).map(MappedAnswers::new),
             cork: (!speaks_http2).then(|| Cork::new(requests.continuation().clone())),
             clock: limits.clock.clone(),
             alarm: None,
@@ -187,6 +193,36 @@ impl<S: Stream> WatchedStream<S> {
         })
     }
 
+    /// Makes sure that the next bytes of an answer are in memory.
+    fn poll_loaded(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let pause = self.pause();
+        let Some(mapped) = &mut self.mapped else {
+            return Poll::Ready(Ok(()));
+        };
+        let loaded = mapped.poll_loaded(cx, pause);
+        if loaded.is_pending() {
+            // The client has room. It is the server that needs time.
+            self.blocked_since = None;
+            self.slot.set_blocked(None);
+        }
+        loaded
+    }
+
+    /// Runs a write to the stream.
+    fn write(
+        &mut self,
+        write: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let stream = Pin::new(stream.get_mut());
+        match &self.mapped {
+            Some(mapped) => mapped.write(|| write(stream)),
+            None => write(stream),
+        }
+    }
+
     fn prepare_write(&mut self, bytes: usize) {
         if let (Some(stream), Some(cork)) = (&self.stream, &mut self.cork) {
             cork.before_write(stream.get_ref(), bytes);
@@ -207,6 +243,9 @@ impl<S: Stream> WatchedStream<S> {
             self.is_flush_blocked = false;
             if let Some(stream) = &self.stream {
                 self.unsent.record_written(stream.get_ref(), count, pause);
+            }
+            if let Some(mapped) = &self.mapped {
+                mapped.set_fast(self.unsent.is_fast());
             }
             self.slot.set_blocked(None);
             self.slot.set_request_pending(false);
@@ -311,10 +350,11 @@ impl<S: Stream> AsyncWrite for WatchedStream<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_loaded(cx))?;
         let most = self.unsent.write_max(self.pause()).min(bytes.len());
         let bytes = bytes.get(..most).unwrap_or(bytes);
         self.prepare_write(bytes.len());
-        let outcome = self.stream()?.poll_write(cx, bytes);
+        let outcome = self.write(|stream| stream.poll_write(cx, bytes));
         self.finish_write(cx, &[IoSlice::new(bytes)], outcome)
     }
 
@@ -328,8 +368,9 @@ impl<S: Stream> AsyncWrite for WatchedStream<S> {
         {
             return self.poll_write(cx, first);
         }
+        ready!(self.poll_loaded(cx))?;
         self.prepare_write(pieces.iter().map(|piece| piece.len()).sum());
-        let outcome = self.stream()?.poll_write_vectored(cx, pieces);
+        let outcome = self.write(|stream| stream.poll_write_vectored(cx, pieces));
         self.finish_write(cx, pieces, outcome)
     }
 

@@ -26,13 +26,15 @@ const CHANGES: [&str; 9] = [
     "set_len",
 ];
 /// Operations that do neither; `open` changes the disk if it creates.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 14] = [
     "open",
     "advise",
     "read_up_to",
     "read_at_least",
     "read_exact",
     "read_cached",
+    "map_cached",
+    "load",
     "write_back",
     "len",
     "list_dir",

@@ -11,7 +11,27 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Descriptors that are to be closed.
+use crate::io::mapped::FileWindows;
+
+/// A file that is no longer used.
+#[derive(Debug)]
+pub(in crate::io) struct Unused {
+    // Both are held for their drops. A mapped window keeps the file's space, too.
+    _descriptor: Arc<OwnedFd>,
+    _windows: Option<Arc<FileWindows>>,
+}
+
+impl Unused {
+    /// Makes it of an open file, and of its mapped windows if there are any.
+    pub(in crate::io) fn new(descriptor: Arc<OwnedFd>, windows: Option<Arc<FileWindows>>) -> Self {
+        Self {
+            _descriptor: descriptor,
+            _windows: windows,
+        }
+    }
+}
+
+/// Files that are to be closed.
 #[derive(Debug, Default)]
 pub(super) struct Closing {
     state: Mutex<State>,
@@ -20,32 +40,32 @@ pub(super) struct Closing {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: Vec<Arc<OwnedFd>>,
+    waiting: Vec<Unused>,
     under_way: usize,
 }
 
 impl Closing {
-    /// Adds a descriptor. [`Closing::close_one`] has to be called once for each.
-    pub(super) fn add(&self, descriptor: Arc<OwnedFd>) {
-        self.state.lock().waiting.push(descriptor);
+    /// Adds a file. [`Closing::close_one`] has to be called once for each.
+    pub(super) fn add(&self, unused: Unused) {
+        self.state.lock().waiting.push(unused);
     }
 
-    /// Closes one of the waiting descriptors; false if there is none. If an operation still uses it, it is closed at
+    /// Closes one of the waiting files; false if there is none. If an operation still uses it, it is closed at
     /// the end of that operation.
     pub(super) fn close_one(&self) -> bool {
         let mut state = self.state.lock();
-        let Some(descriptor) = state.waiting.pop() else {
+        let Some(unused) = state.waiting.pop() else {
             return false;
         };
         state.under_way += 1;
         drop(state);
-        drop(descriptor);
+        drop(unused);
         self.state.lock().under_way -= 1;
         self.one_closed.notify_all();
         true
     }
 
-    /// Closes all waiting descriptors on this thread, and waits for those that other threads are closing. Returns
+    /// Closes all waiting files on this thread, and waits for those that other threads are closing. Returns
     /// whether there was any.
     pub(super) fn close_all(&self) -> bool {
         let mut any = false;

@@ -6,17 +6,19 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
+use super::closing::Unused;
 use super::pool::{Blocking, Pool};
 use super::uncached::Uncached;
 use crate::buffer::Buffer;
 use crate::io::errno::{operation_error, sync_error};
-use crate::io::{Call, Dir, File, IoFuture, IoResult, Residency};
+use crate::io::mapped::{FileWindows, MappedWindow};
+use crate::io::{Call, Dir, File, IoFuture, IoResult, Mapping, Residency};
 
 /// Most slices of one system call (`IOV_MAX` of Linux). The caller's next call writes the rest.
 pub(in crate::io) const SLICES_MAX: usize = 1024;
@@ -125,12 +127,18 @@ pub(in crate::io) fn exceeds_file_size(offset: u64, slices: &[Bytes]) -> bool {
 pub(in crate::io) struct ThreadFile {
     handle: Handle,
     pool: Arc<Pool>,
+    /// Set once a part was mapped.
+    windows: OnceLock<Arc<FileWindows>>,
 }
 
 impl ThreadFile {
     pub(in crate::io) fn new(descriptor: OwnedFd, pool: Arc<Pool>) -> Self {
         let handle = Handle::new(descriptor);
-        Self { handle, pool }
+        Self {
+            handle,
+            pool,
+            windows: OnceLock::new(),
+        }
     }
 
     /// Makes a file whose reads leave the page cache as it is; `direct` is whether it was opened for direct I/O.
@@ -140,7 +148,11 @@ impl ThreadFile {
             descriptor: Arc::new(descriptor),
             uncached,
         };
-        Self { handle, pool }
+        Self {
+            handle,
+            pool,
+            windows: OnceLock::new(),
+        }
     }
 
     /// Returns the handle.
@@ -161,7 +173,8 @@ impl ThreadFile {
 
 impl Drop for ThreadFile {
     fn drop(&mut self) {
-        self.pool.close(Arc::clone(&self.handle.descriptor));
+        let (descriptor, windows) = (Arc::clone(&self.handle.descriptor), self.windows.take());
+        self.pool.close(Unused::new(descriptor, windows));
     }
 }
 
@@ -192,6 +205,18 @@ impl File for ThreadFile {
         })?;
         buffer.advance(count);
         Ok(count)
+    }
+
+    fn map_cached(&self, call: Call, offset: u64, length: usize) -> Option<Arc<dyn Mapping>> {
+        if self.windows.get().is_none() {
+            // If another thread was faster, this one is dropped.
+            let new = FileWindows::new(self.handle.descriptor())?;
+            drop(self.windows.set(Arc::new(new)));
+        }
+        let (windows, descriptor) = (self.windows.get()?, self.handle.descriptor());
+        let window = MappedWindow::new(windows, descriptor, offset, length, &self.pool)?;
+        self.pool.count_mapped(call.class);
+        Some(Arc::new(window))
     }
 
     fn write_at(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {

@@ -13,7 +13,7 @@
 //!   same store.
 //! - New files and directories are accessible to their owner only: the superblock holds a secret.
 
-mod closing;
+pub(super) mod closing;
 pub(super) mod counts;
 pub(super) mod file;
 mod lock;

@@ -7,12 +7,11 @@
 //! decides the order. Each lane has one thread that is started with the backend and stays.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::closing::Closing;
+use super::closing::{Closing, Unused};
 use super::counts::OperationCounts;
 use super::workers::Workers;
 use crate::io::{Call, Class, ClassCount, IoError, IoFuture, IoResult};
@@ -58,6 +57,7 @@ pub(in crate::io) struct Pool {
     background: Workers,
     close: Workers,
     counts: Arc<OperationCounts>,
+    mapped: OperationCounts,
     closing: Arc<Closing>,
 }
 
@@ -77,6 +77,7 @@ impl Pool {
             background: Workers::start("tonnage-idle", 1, BACKGROUND_THREADS)?,
             close: Workers::start("tonnage-close", 1, CLOSE_THREADS)?,
             counts: Arc::new(OperationCounts::new("threads")),
+            mapped: OperationCounts::new("mapped"),
             closing: Arc::default(),
         })
     }
@@ -124,15 +125,24 @@ impl Pool {
         });
     }
 
+    /// Counts a window that was mapped, which needs no thread of the pool.
+    pub(super) fn count_mapped(&self, class: Class) {
+        self.mapped.count(class, &Ok(()));
+    }
+
     /// Returns the number of operations so far, by class.
     pub(super) fn counts(&self) -> Vec<ClassCount> {
-        self.counts.read()
+        let mut counts = self.counts.read();
+        let mapped = self.mapped.read().into_iter();
+        // Only clients' reads are mapped.
+        counts.extend(mapped.filter(|count| count.class == Class::ForegroundRead));
+        counts
     }
 
     /// Closes a file that is no longer used, in a lane of its own: closing a large removed file frees its space, which
     /// may take seconds.
-    pub(in crate::io) fn close(&self, descriptor: Arc<OwnedFd>) {
-        self.closing.add(descriptor);
+    pub(in crate::io) fn close(&self, unused: Unused) {
+        self.closing.add(unused);
         let closing = Arc::clone(&self.closing);
         self.close.submit(0, move || {
             closing.close_one();
@@ -225,7 +235,7 @@ mod tests {
             }
         }
         let (closed, mut peer) = UnixStream::pair().unwrap();
-        pool.close(Arc::new(closed.into()));
+        pool.close(Unused::new(Arc::new(closed.into()), None));
         pool.closed().blocking_recv().unwrap();
         peer.set_nonblocking(true).unwrap();
         // The end of the stream: its other side is closed.

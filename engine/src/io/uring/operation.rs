@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::queue::Weight;
 use crate::buffer::Buffer;
 use crate::io::errno::{operation_error, sync_error};
+use crate::io::threads::closing::Unused;
 use crate::io::threads::counts::OperationCounts;
 use crate::io::threads::file::{Access, Handle};
 use crate::io::threads::pool::{Blocking, Pool};
@@ -77,8 +78,8 @@ impl Operation {
             | Errno::OPNOTSUPP
             | Errno::PERM
             | Errno::NOSYS => !matches!(self.task, Task::Sync { .. }),
-            // The file system accepted direct I/O at the open only; the threads find another way, and may have found
-            // it for another read meanwhile.
+            // The file system accepted direct I/O at the open only; the threads find another way, and may have found it
+            // for another read meanwhile.
             Errno::INVAL => is_past_cache,
             _ => false,
         }
@@ -192,6 +193,6 @@ impl Operation {
 /// meanwhile, it is closed where closing may take long.
 fn close(file: Handle, pool: &Pool) {
     if let Some(descriptor) = file.into_descriptor() {
-        pool.close(descriptor.into());
+        pool.close(Unused::new(descriptor.into(), None));
     }
 }

@@ -64,6 +64,18 @@ impl AnswerMemory for AccountMemory {
     fn record_drop(&self) {
         self.0.record_drop();
     }
+
+    fn set_mapping_allowed(&self, is_allowed: bool) {
+        self.0.set_mapping_allowed(is_allowed);
+    }
+
+    fn used_unchanged(&self, use_bytes: &mut dyn FnMut()) -> bool {
+        self.0.used_unchanged(use_bytes)
+    }
+
+    fn load_mapped(&self) -> Option<BoxFuture<'static, bool>> {
+        self.0.load_mapped()
+    }
 }
 
 impl FrontEnd for OciFrontEnd {

@@ -28,6 +28,18 @@ pub trait ReadAccount: Send + Sync + Debug {
     /// Records that one of its answers was dropped; [`ReadAccount::revoked`] resolves again if that is not enough.
     fn record_drop(&self);
 
+    /// Allows or forbids that bytes of answers are mapped from files, not copied. Whoever allows it uses them only in
+    /// [`ReadAccount::used_unchanged`].
+    fn set_mapping_allowed(&self, is_allowed: bool);
+
+    /// Runs `use_bytes`, which may use mapped bytes of answers. Returns false if those may not be the ones that were
+    /// checked.
+    fn used_unchanged(&self, use_bytes: &mut dyn FnMut()) -> bool;
+
+    /// Returns a future that reads mapped bytes that are no longer in memory, and resolves to whether they are as they
+    /// were checked. `None` if all are in memory.
+    fn load_mapped(&self) -> Option<BoxFuture<'static, bool>>;
+
     /// Begins an answer that is read from blobs; an urgent one is small.
     fn answer(&self, urgent: bool) -> AnswerReads;
 
