@@ -322,8 +322,8 @@ fn pins() {
         collection_grace: 100 * BETWEEN_EXPIRIES,
         ..options()
     });
+    // It was not pushed, which would lease it.
     let pinned = digest("a");
-    block_on(push(&store, "r", "a")).expect("a push before any fault");
     let holder = {
         let store = store.clone();
         shuttle::thread::spawn(move || {
@@ -337,7 +337,7 @@ fn pins() {
     let granter = {
         let store = store.clone();
         thread(async move {
-            store.lease(&pinned).await.expect("rows are readable");
+            store.lease_manifest(&pinned).await.expect("not poisoned");
             for _ in 0..2 {
                 let held = store.is_leased(&pinned);
                 assert!(held, "a lease ended before its time");
