@@ -165,8 +165,7 @@ pub trait File: Send + Sync + Debug {
     fn read_cached(&self, call: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize>;
     /// Maps `length` bytes from `offset`, immediately. `None` if they are not all in memory, or if the backend or the
     /// file system maps no files. Waits for the disk only if a page is evicted meanwhile.
-    fn map_cached(&self, _: Call, offset: u64, length: usize) -> Option<Arc<dyn Mapping>> {
-        let _ = (offset, length);
+    fn map_cached(&self, _call: Call, _offset: u64, _length: usize) -> Option<Arc<dyn Mapping>> {
         None
     }
     /// Writes the slices one after the other at `offset`; returns the count written, which may be short.

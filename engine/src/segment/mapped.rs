@@ -16,7 +16,7 @@ use crate::memory::{CheckedWindow, HeldBytes, ReadPool, Reading, is_surely_uncha
 struct MappedChunks {
     mapping: Arc<dyn Mapping>,
     checksums: Box<[u32]>,
-    // Held for its drop, after the window was unmapped.
+    // Held for its drop.
     _memory: HeldBytes,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Owns: the time for which an answer may be left unread, which hyper does not limit; the size of reads; and the
 //! records of progress by which `slots` chooses connections to evict. On HTTP/2 only heads and content count as
-//! progress, and for an answer only content, because any client can send pings. Refuses: limits inside a request, which
-//! `request_body` and the front ends set; the limit on unsent bytes (`unsent`); closing: `close` gets the stream back
-//! after hyper has dropped it.
+//! progress, and for an answer only content, because any client can send pings.
+//! Refuses: limits inside a request, which `request_body` and the front ends set; the limit on unsent bytes (`unsent`);
+//! closing: `close` gets the stream back after hyper has dropped it.
 //!
 //! Invariant: an error here ends the connection; slow progress never does.
 

@@ -1,7 +1,7 @@
 //! Which slots are free, and which are used again.
 //!
-//! Owns: [`Slots`]. A slot that nobody uses keeps its pages mapped, because mapping and unmapping costs nearly as much
-//! as copying. The next use of the same window gets it back, alone. Refuses: mapping.
+//! Owns: [`Slots`]. A slot that nobody uses keeps its pages mapped, because windows that were unmapped after
+//! each use gained nothing over copying. The next use of the same window gets it back, alone. Refuses: mapping.
 
 use lru::LruCache;
 
