@@ -232,6 +232,7 @@ async fn answer_requests<S: Service>(
 mod tests {
     use std::net::IpAddr;
 
+    use futures_util::future::BoxFuture;
     use http::{Response, Version};
     use http_body_util::Full;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -242,8 +243,8 @@ mod tests {
     use super::*;
 
     /// A front end that answers with the method and path of a request.
-    #[derive(Clone)]
-    struct Echo;
+    #[derive(Clone, Default)]
+    struct Echo(Option<Arc<dyn AnswerMemory>>);
 
     impl Service for Echo {
         type Body = Full<Bytes>;
@@ -255,27 +256,73 @@ mod tests {
         }
 
         fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {
+            self.0.clone()
+        }
+    }
+
+    /// Memory whose bytes are never those that were checked.
+    #[derive(Debug)]
+    struct ChangedMemory;
+
+    impl AnswerMemory for ChangedMemory {
+        fn record_progress(&self) {}
+
+        fn revoked(&self) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+
+        fn record_drop(&self) {}
+
+        fn set_mapping_allowed(&self, _: bool) {}
+
+        fn used_unchanged(&self, use_bytes: &mut dyn FnMut()) -> bool {
+            use_bytes();
+            false
+        }
+
+        fn load_mapped(&self) -> Option<BoxFuture<'static, bool>> {
             None
         }
     }
 
-    /// Returns the client's side of a connection on which [`Echo`] is served, and the future of its end.
-    fn connect() -> (DuplexStream, impl Future<Output = ()>) {
+    /// Serves a stream.
+    fn serve_echo(stream: impl Stream, echo: Echo) -> impl Future<Output = ()> {
         let clock = RunningClock::start();
         let timeout = Duration::from_secs(10);
         let limits = ConnectionLimits::new(timeout, timeout, &Http2Options::default(), &clock);
         let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
+        let (limits, draining) = (Arc::new(limits), CancellationToken::new());
+        serve(stream, None, slot.unwrap(), echo, limits, draining)
+    }
+
+    /// Returns the client's side of a connection on which [`Echo`] is served, and the future of its end.
+    fn connect() -> (DuplexStream, impl Future<Output = ()>) {
         let (stream, client) = duplex(64);
-        let draining = CancellationToken::new();
-        let serving = serve(
-            stream,
-            None,
-            slot.unwrap(),
-            Echo,
-            Arc::new(limits),
-            draining,
-        );
-        (client, serving)
+        (client, serve_echo(stream, Echo::default()))
+    }
+
+    /// Guards: a connection whose answer may have changed after its check is reset, so that the kernel sends no more of
+    /// it.
+    #[tokio::test]
+    async fn an_answer_that_may_have_changed_is_reset() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let serving = serve_echo(stream, Echo(Some(Arc::new(ChangedMemory))));
+        let asking = async move {
+            client
+                .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                .await
+                .unwrap();
+            client
+                .read_to_end(&mut Vec::new())
+                .await
+                .map_err(|error| error.kind())
+        };
+        let (answer, ()) = tokio::join!(asking, serving);
+        assert_eq!(answer, Err(io::ErrorKind::ConnectionReset));
     }
 
     /// Guards: a connection is served over any stream, not only over a socket. Requests on HTTP/1.1 are answered, and
