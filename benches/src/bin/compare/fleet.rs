@@ -321,7 +321,8 @@ fn figures(outcome: &Outcome, cpu: f64, per: Per) -> Values {
     ]);
     let further = [
         ("tail_ms", outcome.tail_ms),
-        ("unread_kib", outcome.unread_kib),
+        ("unread_p50_kib", outcome.unread_p50_kib),
+        ("unread_max_kib", outcome.unread_max_kib),
     ];
     values.extend(
         further

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tonnage_benches::wire::Answer;
 
 use super::job::Endpoint;
+use super::queues;
 
 const BUFFER: usize = 256 << 10;
 const HEAD_MAX: usize = 64 << 10;
@@ -36,6 +37,10 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(endpoint: &Endpoint) -> Result<Self, String> {
+        Self::open_with(endpoint, vec![0; BUFFER])
+    }
+
+    fn open_with(endpoint: &Endpoint, buffer: Vec<u8>) -> Result<Self, String> {
         let doing = |e| format!("connect to {}: {e}", endpoint.address);
         let stream = TcpStream::connect(endpoint.address).map_err(doing)?;
         stream.set_nodelay(true).map_err(doing)?;
@@ -53,14 +58,16 @@ impl Connection {
             endpoint: endpoint.clone(),
             local,
             cipher,
-            buffer: vec![0; BUFFER],
+            buffer,
             ready: 0..0,
         })
     }
 
     /// Replaces the connection with a new one.
     pub fn reopen(&mut self) -> Result<(), String> {
-        *self = Self::open(&self.endpoint)?;
+        // Closed first, so that the server stops.
+        self.stream = Box::new(io::empty());
+        *self = Self::open_with(&self.endpoint, std::mem::take(&mut self.buffer))?;
         Ok(())
     }
 
@@ -173,28 +180,12 @@ impl Connection {
         }
     }
 
-    /// Returns the bytes that the server wrote into its socket and the client has not received: those in its own
-    /// buffer, and those in both sockets of the connection, as the kernel counts them.
-    pub fn unread_bytes(&self) -> u64 {
-        let text = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-        let (own, other) = (hex_port(self.local), hex_port(self.endpoint.address));
-        let queued = text.lines().filter_map(|line| {
-            let fields: Vec<_> = line.split_whitespace().collect();
-            let (from, to) = (fields.get(1)?, fields.get(2)?);
-            let (sending, receiving) = fields.get(4)?.split_once(':')?;
-            let value = |text| u64::from_str_radix(text, 16).ok();
-            match (from.ends_with(&own), to.ends_with(&own)) {
-                (true, false) if to.ends_with(&other) => value(receiving),
-                (false, true) if from.ends_with(&other) => value(sending),
-                _ => None,
-            }
-        });
-        queued.sum::<u64>() + self.ready.len() as u64
+    /// Returns the bytes that the server wrote into its socket and the client has not used: those in its own buffer,
+    /// and those in both sockets of the connection.
+    pub fn unread_bytes(&self) -> Result<u64, String> {
+        let queued = queues::unread(self.local, self.endpoint.address)?;
+        Ok(queued + self.ready.len() as u64)
     }
-}
-
-fn hex_port(address: SocketAddr) -> String {
-    format!(":{:04X}", address.port())
 }
 
 /// TLS 1.3 with one cipher, so that every server is measured with the same: what `tonnage` negotiates with a client

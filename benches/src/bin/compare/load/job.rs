@@ -96,8 +96,9 @@ pub struct Outcome {
     pub max_ms: f64,
     /// From the last byte of a push to its 201: the median.
     pub tail_ms: Option<f64>,
-    /// The most that was in the sockets of a dropped answer, which the client did not read, in KiB.
-    pub unread_kib: Option<f64>,
+    /// What was in the sockets of a dropped answer, which the client did not read, in KiB: the median and the most.
+    pub unread_p50_kib: Option<f64>,
+    pub unread_max_kib: Option<f64>,
     /// The cipher that was negotiated.
     pub cipher: Option<String>,
 }

@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod job;
+mod queues;
 mod work;
 
 pub use self::work::{REPOSITORY, blob_path, manifest, put_manifest};
@@ -153,7 +154,8 @@ fn summary(seconds: f64, records: &[Record], cipher: Option<String>) -> Outcome 
         p99_ms: quantile(&times, 99).unwrap_or_default(),
         max_ms: quantile(&times, 100).unwrap_or_default(),
         tail_ms: quantile(&tails, 50),
-        unread_kib: quantile(&unread, 100),
+        unread_p50_kib: quantile(&unread, 50),
+        unread_max_kib: quantile(&unread, 100),
         cipher,
     }
 }

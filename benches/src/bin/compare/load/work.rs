@@ -149,7 +149,7 @@ fn range(
         Shape::Resumed { .. } => read_range(connection, &path, start, end, Some(end))?,
         Shape::OpenEnded { .. } => {
             read_range(connection, &path, start, end, None)?;
-            record.unread_bytes = Some(connection.unread_bytes());
+            record.unread_bytes = Some(connection.unread_bytes()?);
             connection.reopen()?;
         }
     }

@@ -296,7 +296,7 @@ pub const RATE: Metric = higher("rate", "rate", "");
 pub const CPU: Metric = lower("cpu", "server CPU", "");
 
 /// All figures, in the order of the columns.
-pub const METRICS: [Metric; 14] = [
+pub const METRICS: [Metric; 15] = [
     RATE,
     higher("pull_mib_s", "pulls", "MiB/s"),
     higher("push_mib_s", "pushes", "MiB/s"),
@@ -305,7 +305,8 @@ pub const METRICS: [Metric; 14] = [
     lower("p99_ms", "p99", "ms"),
     lower("server_p99_ms", "p99 at the server", "ms"),
     lower("tail_ms", "201 after the last byte", "ms"),
-    lower("unread_kib", "unread in sockets", "KiB"),
+    lower("unread_p50_kib", "unread in sockets, p50", "KiB"),
+    lower("unread_max_kib", "unread in sockets, most", "KiB"),
     lower("seconds", "until ready", "s"),
     lower("bytes_per_blob", "RssAnon per blob", "B"),
     lower("rss_anon_mib", "RssAnon", "MiB"),
