@@ -44,7 +44,7 @@ pub fn env() -> Result<Env, NotStarted> {
 pub fn env_with(backend: Backend) -> Result<(Env, Option<Unavailable>), NotStarted> {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     let disk = seam::native(backend)?;
-    let jobs = Workers::start("tonnage-compute", processors, processors);
+    let jobs = Workers::start_nice("tonnage-compute", processors, processors);
     let env = Env {
         io: disk.io,
         clock: Arc::new(RunningClock::start()),

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::payload_hash::PayloadHash;
+use super::payload_hash::{HASH_INLINE_BYTES, PayloadHash};
 use super::sessions::Uploads;
 use super::space::with_space;
 use crate::digest::Algorithm;
@@ -31,11 +31,15 @@ impl Uploads {
         }
         let mut payload_hash = PayloadHash::new(algorithm);
         let payload = vec![content.clone()];
-        let hashed = self.shared().env.compute(move || {
-            payload_hash.update(&[content]);
-            payload_hash
-        });
-        let payload_hash = hashed.await.ok_or(Error::Closed)?;
+        if length <= HASH_INLINE_BYTES {
+            payload_hash.update(&payload);
+        } else {
+            let hashed = self.shared().env.compute(move || {
+                payload_hash.update(&[content]);
+                payload_hash
+            });
+            payload_hash = hashed.await.ok_or(Error::Closed)?;
+        }
         let digest = payload_hash.digest();
         let pin = self.leases().pin(&[digest]).await?;
         let stored = self.stored_intact(&digest).await?;

@@ -18,6 +18,9 @@ use parking_lot::{Condvar, Mutex};
 
 /// How long a thread that is not kept waits for work before it ends.
 const IDLE_ENDS_AFTER: Duration = Duration::from_secs(10);
+/// How much nicer the threads of computations are than the others: each gets about a tenth of the time that a thread
+/// beside it gets, if both have work (`sched(7)`).
+const COMPUTATION_NICENESS: i32 = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -37,12 +40,34 @@ impl Workers {
     /// # Panics
     /// If `name` has more than 15 bytes, which the kernel would cut.
     pub fn start(name: &'static str, kept: usize, bound: usize) -> io::Result<Self> {
+        Self::start_with(name, kept, bound, 0)
+    }
+
+    /// Starts threads for computations, as [`Self::start`] does. All others that have work on their processor go first:
+    /// what they do is short, and clients wait for it.
+    ///
+    /// # Errors
+    /// Not even one thread can be started.
+    ///
+    /// # Panics
+    /// If `name` has more than 15 bytes.
+    pub fn start_nice(name: &'static str, kept: usize, bound: usize) -> io::Result<Self> {
+        Self::start_with(name, kept, bound, COMPUTATION_NICENESS)
+    }
+
+    fn start_with(
+        name: &'static str,
+        kept: usize,
+        bound: usize,
+        niceness: i32,
+    ) -> io::Result<Self> {
         assert!(name.len() <= 15, "the kernel cuts {name:?}");
         let kept = kept.max(1);
         let queue = Arc::new(Queue {
             name,
             kept,
             bound: bound.max(kept),
+            niceness,
             state: Mutex::default(),
             wake: Condvar::new(),
         });
@@ -80,6 +105,7 @@ struct Queue {
     name: &'static str,
     kept: usize,
     bound: usize,
+    niceness: i32,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -129,6 +155,13 @@ impl Queue {
     }
 
     fn work(&self) {
+        // Of this thread alone, on Linux.
+        if self.niceness > 0
+            && let Err(error) = rustix::process::nice(self.niceness)
+        {
+            let name = self.name;
+            tracing::debug!(%error, name, "the priority of a thread could not be lowered; continuing without");
+        }
         while let Some(job) = self.next() {
             // A panic in a job is a defect, which the panic hook reported. The job's waiter gets an error, and the next
             // jobs still run.
@@ -211,6 +244,20 @@ mod tests {
             gate.send(()).unwrap();
         }
         assert_eq!(next(2), [3, 4]);
+    }
+
+    /// Guards: threads of computations are nicer than the others of the process, which stay as they are.
+    #[test]
+    fn computations_are_nice() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let ask = |workers: &Workers| {
+            let (answer, answered) = mpsc::channel();
+            workers.submit(0, move || answer.send(niceness()).unwrap());
+            answered.recv_timeout(NEVER).unwrap()
+        };
+        let nice = Workers::start_nice("test", 1, 1).unwrap();
+        assert_eq!(ask(&nice), (niceness() + COMPUTATION_NICENESS).min(19));
+        assert_eq!(ask(&Workers::start("test", 1, 1).unwrap()), niceness());
     }
 
     /// Guards: of the waiting jobs, the most urgent runs first, and of equals the one that was submitted first.

@@ -11,10 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::upload_log::UploadCheckpoint;
 use crate::in_flight::InFlight;
 use crate::limits::CHUNK_BYTES;
-use crate::upload::payload_hash::PayloadHash;
-
-/// Largest window, in bytes, that is hashed on the async worker, which is cheaper than another thread.
-const HASH_INLINE_BYTES: u64 = 32 << 10;
+use crate::upload::payload_hash::{HASH_INLINE_BYTES, PayloadHash};
 
 impl Body {
     pub(super) fn start_hash(&mut self, pieces: &[Bytes], bytes: u64) {
