@@ -32,11 +32,11 @@ use crate::memory::{ReadAhead, ReadPool, Reading};
 use crate::sync::Mutex;
 use crate::vocabulary::ClientId;
 
-/// Payload of the first window of a stream, in bytes. Each window is twice the one before, up to the largest.
-const WINDOW_FIRST_BYTES: u64 = 256 << 10;
-/// Payload of the largest window after one that was in memory. Smaller ones cost the client and the server more
-/// wake-ups.
-const WINDOW_HOT_MAX_BYTES: u64 = 1 << 20;
+/// Payload of the first window of a stream, and of each from memory, in bytes. It is still in the processor's cache
+/// when it is written to the socket, and a client that hangs up leaves little that was read for nothing.
+const WINDOW_HOT_BYTES: u64 = 256 << 10;
+/// Payload of a mapped window. Each window is at most twice the one before.
+const WINDOW_MAPPED_BYTES: u64 = 1 << 20;
 /// Payload of the largest window after one that came from the disk.
 const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
 /// Bytes that are read from memory and checked at once. They are still in the processor's nearest caches when they are
@@ -189,7 +189,7 @@ impl BlobReader {
             reading,
             position: range.start,
             end: range.end.min(self.len()),
-            window: WINDOW_FIRST_BYTES,
+            window: WINDOW_HOT_BYTES,
             table: TableSlice::default(),
             ahead: None,
         }
@@ -255,7 +255,7 @@ impl BlobStream {
         self.reading.turn().await;
         if self.source.extent.layout == Layout::Leading
             && self.table.entries.is_empty()
-            && self.source.places.end - self.source.places.frame <= WINDOW_FIRST_BYTES
+            && self.source.places.end - self.source.places.frame <= WINDOW_HOT_BYTES
         {
             return self.whole_record().await.map(Some);
         }
@@ -297,8 +297,10 @@ impl BlobStream {
         self.position = span.end.min(self.end);
         let most = if cold {
             WINDOW_MAX_BYTES
+        } else if self.reading.may_map() {
+            WINDOW_MAPPED_BYTES
         } else {
-            WINDOW_HOT_MAX_BYTES
+            WINDOW_HOT_BYTES
         };
         self.window = (self.window * 2).min(most);
         self.read_ahead(cold);
@@ -309,7 +311,7 @@ impl BlobStream {
     /// is never mapped. So an answer that is aborted because of a mapped one is never complete for its client.
     async fn map(&self, span: &Range<u64>) -> Option<Bytes> {
         let length = span.end - span.start;
-        if length != WINDOW_HOT_MAX_BYTES || span.end >= self.end || !self.reading.may_map() {
+        if length != WINDOW_MAPPED_BYTES || span.end >= self.end || !self.reading.may_map() {
             return None;
         }
         let source = &self.source;
