@@ -95,6 +95,11 @@ impl RunningClock {
         }
     }
 
+    /// Returns the time of this clock that hyper calls `deadline`.
+    pub(crate) fn until(&self, deadline: std::time::Instant) -> Duration {
+        deadline.saturating_duration_since(self.0.origin.into_std())
+    }
+
     /// Waits for `work`, at most for `limit`. A result that is ready when the limit is reached is still returned.
     pub(crate) async fn timeout<F: Future>(
         &self,
@@ -173,8 +178,7 @@ impl hyper::rt::Timer for RunningClock {
     }
 
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        let until = deadline.saturating_duration_since(self.0.origin.into_std());
-        Box::pin(self.alarm_at(until))
+        Box::pin(self.alarm_at(self.until(deadline)))
     }
 
     fn now(&self) -> std::time::Instant {

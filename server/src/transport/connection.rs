@@ -208,7 +208,7 @@ async fn answer_requests<S: Service>(
     });
     let socket = TokioIo::new(socket);
     if !speaks_http2 {
-        let connection = limits.http1.serve_connection(socket, service);
+        let connection = limits.http1().serve_connection(socket, service);
         let served = supervisor.serve(connection, http1::Connection::graceful_shutdown);
         return served.await;
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 
 use super::frames::PAYLOAD_BYTES_MAX;
+use super::head_timer::HeadTimer;
 use super::http2_streams::StreamExecutor;
 use super::receive_buffers::RECEIVE_BYTES;
 use super::request_memory;
@@ -57,7 +58,7 @@ impl Default for Http2Options {
 /// The limits on each connection of a listener, and the budgets that its connections share.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
-    pub(super) http1: http1::Builder,
+    http1: http1::Builder,
     http2: http2::Builder<StreamExecutor>,
     windows: Http2Options,
     pub(super) header_timeout: Duration,
@@ -80,7 +81,6 @@ impl ConnectionLimits {
     ) -> Self {
         let mut http1 = http1::Builder::new();
         http1
-            .timer(clock.clone())
             .header_read_timeout(header_timeout)
             // A client may end its half of the connection after its request, and then wait for the answer.
             .half_close(true)
@@ -106,6 +106,13 @@ impl ConnectionLimits {
             requests: SharedBudget::new(request_memory::SHARED_BYTES),
             unsent: SharedBudget::new(unsent::SHARED_BYTES),
         }
+    }
+
+    /// Configures HTTP/1.1 for one connection.
+    pub(super) fn http1(&self) -> http1::Builder {
+        let mut builder = self.http1.clone();
+        builder.timer(HeadTimer::new(&self.clock));
+        builder
     }
 
     /// Reserves memory for large windows of an HTTP/2 connection. Returns `None` if there is none.

@@ -14,6 +14,7 @@ mod cork;
 mod frames;
 pub(crate) mod front_end;
 pub(crate) mod head_check;
+mod head_timer;
 pub(crate) mod headers;
 pub(crate) mod host;
 mod http2_streams;

@@ -9,7 +9,10 @@ mod lines;
 use std::io::{self, IsTerminal as _};
 use std::sync::OnceLock;
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -23,27 +26,33 @@ static LINES: OnceLock<Lines> = OnceLock::new();
 /// Starts logging at `level` and above. Other libraries log from `warn` only, so that `debug` shows messages of this
 /// program.
 pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
+    let failed = |why: String| Failure::new(Exit::Usage, format!("logging cannot start: {why}"));
     let others = if level == "error" { "error" } else { "warn" };
     let filter = format!("{others},tonnage={level},tonnage_server={level},tonnage_engine={level}");
+    // Unlike a filter that also looks at spans, it costs nothing for a span or an event that it has seen before.
+    let filter: Targets = filter
+        .parse()
+        .map_err(|e| failed(format!("{filter}: {e}")))?;
     let lines = Lines::start(io::stderr(), report_dropped)
         .map_err(|error| threads::of_threads(format!("no thread for the log: {error}")))?;
     let lines = LINES.get_or_init(|| lines).clone();
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+        .with_max_level(LevelFilter::TRACE)
         // Otherwise it would report to stderr that stderr cannot be written, and panic if that fails: on a full disk,
         // in a request.
         .log_internal_errors(false)
         .with_writer(lines);
     let started = if json {
-        builder.json().flatten_event(true).try_init()
+        let builder = builder.json().flatten_event(true);
+        builder.finish().with(filter).try_init()
     } else {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        builder
+        let builder = builder
             .with_ansi(io::stderr().is_terminal() && !plain)
-            .fmt_fields(PlainFields)
-            .try_init()
+            .fmt_fields(PlainFields);
+        builder.finish().with(filter).try_init()
     };
-    started.map_err(|error| Failure::new(Exit::Usage, format!("logging cannot start: {error}")))
+    started.map_err(|error| failed(error.to_string()))
 }
 
 fn report_dropped(lines: u64) {
