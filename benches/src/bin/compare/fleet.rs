@@ -117,6 +117,19 @@ impl Fleet {
         })
     }
 
+    /// Restarts those of `members` that are registries and run, on what they have stored.
+    pub fn restart_registries(&mut self, members: &[Member]) -> Result<(), String> {
+        for member in members {
+            let at = self.servers.iter().position(|of| of.name == member.name());
+            if let (Member::Registry(program), Some(at)) = (member, at) {
+                drop(self.servers.remove(at));
+                let server = self.registry(program)?;
+                self.servers.insert(at, server);
+            }
+        }
+        Ok(())
+    }
+
     fn limit(&self, limit: Limit) -> Result<Server, String> {
         let (folder, tls) = (self.folder.path(), self.certificate.as_ref());
         let (address, process) = match limit {

@@ -2,7 +2,7 @@
 //!
 //! Owns: [`page`]. Refuses: scripts, fonts and pictures of other places; anything that is not in the report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::chart::{bars, class};
@@ -71,15 +71,18 @@ pub fn page(report: &Report, notes: &BTreeMap<String, String>) -> String {
     );
     out.push_str(include_str!("page.css"));
     out.push_str("</style>\n</head>\n<body>\n<main>\n<h1>Tonnage beside other registries</h1>\n");
-    let quick = report
+    let quick: BTreeSet<&str> = report
         .cases
         .iter()
-        .filter_map(|case| report.runs.get(case.run))
-        .any(|run| run.quick);
-    if quick {
-        out.push_str(
-            "<p><strong>Quick run.</strong> The sizes are small (below), so the figures are coarser, and those of \
-             pushes show the drive's buffers. The targets are meant for the full sizes.</p>\n",
+        .filter(|case| report.runs.get(case.run).is_some_and(|run| run.quick))
+        .map(|case| case.scenario.as_str())
+        .collect();
+    if !quick.is_empty() {
+        let _ = writeln!(
+            out,
+            "<p><strong>Quick runs:</strong> {}. Their sizes are small (below), so the figures are coarser, and those \
+             of pushes show the drive's buffers. The targets are meant for the full sizes.</p>",
+            escape(&Vec::from_iter(quick).join(", "))
         );
     }
     method(&mut out, report);

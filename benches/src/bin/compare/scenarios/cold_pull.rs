@@ -1,7 +1,8 @@
 //! Pulls of blobs that are not in the page cache: one blob, and eight different ones at once.
 //!
 //! Before each, the files of the server are synced and dropped by `posix_fadvise`. "read from the drive" shows whether
-//! they were cold. The hot pull after it is the other limit, beside the drive's.
+//! they were cold. The hot pull after it is the other limit, beside the drive's. Before each round the registries are
+//! restarted, because the kernel keeps what a process has mapped.
 
 use std::path::PathBuf;
 
@@ -24,7 +25,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     let (large, rounds) = (bench.sizes.large, bench.sizes.cold_rounds);
     let members = bench.members(&[Limit::Nginx]);
     bench.need_space(2 * large * members.len() as u64)?;
-    let fleet = bench.fleet(NAME, &members, false)?;
+    let mut fleet = bench.fleet(NAME, &members, false)?;
     // The eight together are as large as the one.
     let one = [bench.content(large)];
     let several: Vec<_> = (0..AT_ONCE)
@@ -32,6 +33,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
         .collect();
     let stored = [fleet.store(&one, true)?, fleet.store(&several, true)?];
     for _ in 0..rounds {
+        fleet.restart_registries(&members)?;
         bench.rounds(NAME, 1, &fleet, |server| pull(server, &stored))?;
         for ((case, _, _), blobs) in SHAPES.into_iter().zip(&stored) {
             evict(&fleet.www)?;
