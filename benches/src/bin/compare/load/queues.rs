@@ -17,7 +17,11 @@ const PROTOCOL_TCP: u8 = 6;
 const ALL_STATES: u32 = u32::MAX;
 /// `nlmsghdr`, then `inet_diag_req_v2`.
 const REQUEST_BYTES: u32 = 16 + 56;
-/// Where the lengths of the queues are in an answer: after `nlmsghdr`, the state, the addresses and `idiag_expires`.
+/// The state of a listener, which answers for a socket that is gone.
+const LISTEN: u8 = 10;
+/// Where the state and the lengths of the queues are in an answer: after `nlmsghdr`, and after the addresses and
+/// `idiag_expires`.
+const STATE_AT: usize = 16 + 1;
 const RECEIVED_AT: usize = 16 + 4 + 48 + 4;
 const SENT_AT: usize = RECEIVED_AT + 4;
 
@@ -31,8 +35,9 @@ pub fn unread(client: SocketAddr, server: SocketAddr) -> Result<u64, String> {
         Some(netlink::SOCK_DIAG),
     )
     .map_err(doing)?;
-    let received = length(&kernel, client, server, RECEIVED_AT)?;
-    Ok(received + length(&kernel, server, client, SENT_AT)?)
+    // What moves in between is counted twice, not missed.
+    let sent = length(&kernel, server, client, SENT_AT)?;
+    Ok(sent + length(&kernel, client, server, RECEIVED_AT)?)
 }
 
 fn length(kernel: &OwnedFd, own: SocketAddr, other: SocketAddr, at: usize) -> Result<u64, String> {
@@ -45,7 +50,9 @@ fn length(kernel: &OwnedFd, own: SocketAddr, other: SocketAddr, at: usize) -> Re
     let kind = u16::from_ne_bytes([answer[4], answer[5]]);
     let bytes = answer[..length].get(at..at + 4);
     match bytes.and_then(|bytes| bytes.try_into().ok()) {
-        Some(bytes) if kind == SOCK_DIAG_BY_FAMILY => Ok(u32::from_ne_bytes(bytes).into()),
+        Some(bytes) if kind == SOCK_DIAG_BY_FAMILY && answer[STATE_AT] != LISTEN => {
+            Ok(u32::from_ne_bytes(bytes).into())
+        }
         _ => Err(format!("no socket from {own} to {other}")),
     }
 }
