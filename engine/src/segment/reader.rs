@@ -32,10 +32,11 @@ use crate::memory::{ReadAhead, ReadPool, Reading};
 use crate::sync::Mutex;
 use crate::vocabulary::ClientId;
 
-/// Payload of the first window of a stream, and of each from memory, in bytes. It is still in the processor's cache
-/// when it is written to the socket, and a client that hangs up leaves little that was read for nothing.
+/// Payload of the first window of a stream, and of each that is copied from memory, in bytes. It is still in the
+/// processor's cache when it is written to the socket, and a client that hangs up leaves little that was read for
+/// nothing. Each window is at most twice the one before.
 const WINDOW_HOT_BYTES: u64 = 256 << 10;
-/// Payload of a mapped window. Each window is at most twice the one before.
+/// Payload of a mapped window, which begins at a multiple of this. So all readers of a blob have the same ones.
 const WINDOW_MAPPED_BYTES: u64 = 1 << 20;
 /// Payload of the largest window after one that came from the disk.
 const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
@@ -336,7 +337,10 @@ impl BlobStream {
     /// Returns the chunk-aligned window at `position`, which is smaller when memory for reads is short.
     fn span_at(&self, position: u64) -> Range<u64> {
         let start = position / CHUNK * CHUNK;
-        let window = self.source.pool.window_bytes(self.window);
+        let mut window = self.source.pool.window_bytes(self.window);
+        if window == WINDOW_MAPPED_BYTES && self.reading.may_map() {
+            window -= start % window;
+        }
         let wanted = self
             .end
             .next_multiple_of(CHUNK)

@@ -18,6 +18,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
 use crate::extent::{Extent, Layout};
 use crate::format::checksum::ChunkChecksums;
+use crate::memory::{MemoryPriority, Reading};
 use crate::options::Options;
 use crate::sync::Mutex;
 use crate::upload::workbench::{Workbench, content, eventually, run, small_options};
@@ -325,6 +326,36 @@ fn a_retired_segment_goes_with_its_last_reader() {
         assert_eq!(bench.names("segments").len(), 1);
         drop(stream);
         eventually("the unlink", || bench.names("segments").is_empty()).await;
+    });
+}
+
+/// Guards: windows from memory stay as large as the first. Those of a client that may have mapped ones grow to 1 MiB
+/// and begin at multiples of it, wherever its range begins, so that all readers of a blob map the same.
+#[test]
+fn windows_from_memory_are_small_unless_they_are_mapped() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &Options::default()).await;
+        let (digest, extent) = dedicated(&bench, &content(1, 5 << 20), None).await;
+        let opened = bench
+            .segments
+            .try_open_blob(digest, extent, ClientId::default());
+        let reader = opened.await.unwrap();
+        for (may_map, from, expected) in [
+            (false, 0, [256; 6]),
+            (true, 0, [256, 512, 256, 1024, 1024, 1024]),
+            (true, 1536, [256, 512, 768, 1024, 1024, 0]),
+        ] {
+            let account = bench.segments.pool().memory().account();
+            account.set_mapping_allowed(may_map);
+            let reading = Reading::answer(&account, MemoryPriority::Bulk);
+            let mut stream = reader.read_for(from << 10..u64::MAX, reading);
+            let mut found = [0; 6];
+            for found in &mut found {
+                let piece = stream.next().await.unwrap();
+                *found = piece.map_or(0, |piece| piece.len() >> 10);
+            }
+            assert_eq!(found, expected, "mapped: {may_map}, from {from} KiB");
+        }
     });
 }
 

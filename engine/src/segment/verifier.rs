@@ -164,7 +164,7 @@ impl RecordVerifier {
             return Ok(());
         };
         let payload = payload.clone();
-        let hashed = env.compute(move || {
+        let hashed = env.hash(move || {
             hasher.update(&payload);
             hasher
         });
