@@ -96,7 +96,7 @@ impl RunningClock {
     }
 
     /// Returns the time of this clock that hyper calls `deadline`.
-    pub(crate) fn until(&self, deadline: std::time::Instant) -> Duration {
+    pub(crate) fn time_of(&self, deadline: std::time::Instant) -> Duration {
         deadline.saturating_duration_since(self.0.origin.into_std())
     }
 
@@ -171,14 +171,14 @@ impl Future for Alarm {
     }
 }
 
-/// Provides the clock to hyper, for its limits on the head of a request and on the answer to a ping.
+/// Provides the clock to hyper, for its limit on the answer to a ping. Heads have a timer of their own.
 impl hyper::rt::Timer for RunningClock {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
         Box::pin(self.alarm(duration))
     }
 
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(self.alarm_at(self.until(deadline)))
+        Box::pin(self.alarm_at(self.time_of(deadline)))
     }
 
     fn now(&self) -> std::time::Instant {

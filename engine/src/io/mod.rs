@@ -223,6 +223,10 @@ pub trait Spawn: Send + Sync + Debug {
     fn spawn(&self, name: &'static str, task: TaskFuture);
     /// Runs a computation of at most a few milliseconds off the async workers.
     fn compute(&self, job: Box<dyn FnOnce() + Send>);
+    /// The same for hashing the bytes of clients, which may take all processors: what is short should go first.
+    fn hash(&self, job: Box<dyn FnOnce() + Send>) {
+        self.compute(job);
+    }
 }
 
 /// Source of randomness: for upload ids, nonces and the store's secret.
@@ -250,11 +254,26 @@ impl Env {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (done, result) = oneshot::channel();
-        self.spawn.compute(Box::new(move || {
-            // The caller may have dropped its future.
-            drop(done.send(job()));
-        }));
-        result.await.ok()
+        resolve(job, |job| self.spawn.compute(job)).await
     }
+
+    /// The same for a job that hashes the bytes of clients.
+    pub async fn hash<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        resolve(job, |job| self.spawn.hash(job)).await
+    }
+}
+
+async fn resolve<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+    run: impl FnOnce(Box<dyn FnOnce() + Send>),
+) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    run(Box::new(move || {
+        // The caller may have dropped its future.
+        drop(done.send(job()));
+    }));
+    result.await.ok()
 }

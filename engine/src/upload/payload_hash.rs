@@ -12,7 +12,7 @@ use crate::limits::CHUNK_BYTES;
 /// Version of the mid-states that sha2 0.11 serializes (FORMAT.md, "Upload logs").
 const MID_STATE_VERSION: u8 = 1;
 
-/// Most bytes that are hashed at once on an async worker. That is cheaper than another thread, and does not wait behind
+/// Most bytes that are hashed at once on an async worker. That is cheaper than another thread, and does not wait for
 /// the windows of large uploads.
 pub(super) const HASH_INLINE_BYTES: u64 = 32 << 10;
 

@@ -34,7 +34,7 @@ impl Uploads {
         if length <= HASH_INLINE_BYTES {
             payload_hash.update(&payload);
         } else {
-            let hashed = self.shared().env.compute(move || {
+            let hashed = self.shared().env.hash(move || {
                 payload_hash.update(&[content]);
                 payload_hash
             });

@@ -15,43 +15,33 @@ use parking_lot::Mutex;
 
 use crate::clock::{Alarm, RunningClock};
 
-/// The timer of one connection.
+/// The timer of one connection, which reads one head at a time.
 #[derive(Debug)]
 pub(super) struct HeadTimer {
     clock: RunningClock,
-    /// The alarm between two heads.
-    kept: Arc<Mutex<Option<Alarm>>>,
+    /// `None` before the first head. Between two heads it may still wake the connection, once and for nothing.
+    alarm: Arc<Mutex<Option<Alarm>>>,
 }
 
-/// The limit on one head.
+/// The limit on the head that is being read.
 #[derive(Debug)]
-struct HeadLimit {
-    /// `Some` until it drops.
-    alarm: Option<Alarm>,
-    kept: Arc<Mutex<Option<Alarm>>>,
-}
+struct HeadLimit(Arc<Mutex<Option<Alarm>>>);
 
 impl HeadTimer {
     pub(super) fn new(clock: &RunningClock) -> Self {
         Self {
             clock: clock.clone(),
-            kept: Arc::default(),
+            alarm: Arc::default(),
         }
     }
 
     fn limit(&self, until: Duration) -> Pin<Box<dyn Sleep>> {
-        let kept = self.kept.lock().take();
-        let alarm = match kept {
-            Some(mut alarm) => {
-                alarm.set(until);
-                alarm
-            }
-            None => self.clock.alarm_at(until),
-        };
-        Box::pin(HeadLimit {
-            alarm: Some(alarm),
-            kept: Arc::clone(&self.kept),
-        })
+        let mut alarm = self.alarm.lock();
+        match &mut *alarm {
+            Some(alarm) => alarm.set(until),
+            None => *alarm = Some(self.clock.alarm_at(until)),
+        }
+        Box::pin(HeadLimit(Arc::clone(&self.alarm)))
     }
 }
 
@@ -61,7 +51,7 @@ impl Timer for HeadTimer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        self.limit(self.clock.until(deadline))
+        self.limit(self.clock.time_of(deadline))
     }
 
     fn now(&self) -> Instant {
@@ -72,21 +62,15 @@ impl Timer for HeadTimer {
 impl Future for HeadLimit {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.alarm {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.0.lock() {
             Some(alarm) => Pin::new(alarm).poll(cx),
-            None => Poll::Pending,
+            None => unreachable!("the alarm is set before a limit is returned"),
         }
     }
 }
 
 impl Sleep for HeadLimit {}
-
-impl Drop for HeadLimit {
-    fn drop(&mut self) {
-        *self.kept.lock() = self.alarm.take();
-    }
-}
 
 #[cfg(test)]
 mod tests {

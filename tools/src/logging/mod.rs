@@ -27,17 +27,17 @@ static LINES: OnceLock<Lines> = OnceLock::new();
 /// program.
 pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
     let failed = |why: String| Failure::new(Exit::Usage, format!("logging cannot start: {why}"));
-    let others = if level == "error" { "error" } else { "warn" };
-    let filter = format!("{others},tonnage={level},tonnage_server={level},tonnage_engine={level}");
-    // Unlike a filter that also looks at spans, it costs nothing for a span or an event that it has seen before.
-    let filter: Targets = filter
-        .parse()
-        .map_err(|e| failed(format!("{filter}: {e}")))?;
+    let level: LevelFilter = level.parse().map_err(|e| failed(format!("{level}: {e}")))?;
+    // By the beginning of a name: those of all crates of this program. Unlike a filter that also looks at spans, it
+    // takes no lock when a span begins, is entered, and ends.
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("tonnage", level);
     let lines = Lines::start(io::stderr(), report_dropped)
         .map_err(|error| threads::of_threads(format!("no thread for the log: {error}")))?;
     let lines = LINES.get_or_init(|| lines).clone();
     let builder = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE)
+        .with_max_level(level)
         // Otherwise it would report to stderr that stderr cannot be written, and panic if that fails: on a full disk,
         // in a request.
         .log_internal_errors(false)

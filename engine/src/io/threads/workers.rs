@@ -18,9 +18,9 @@ use parking_lot::{Condvar, Mutex};
 
 /// How long a thread that is not kept waits for work before it ends.
 const IDLE_ENDS_AFTER: Duration = Duration::from_secs(10);
-/// How much nicer the threads of computations are than the others: each gets about a tenth of the time that a thread
-/// beside it gets, if both have work (`sched(7)`).
-const COMPUTATION_NICENESS: i32 = 10;
+/// How much nicer nice threads are than the others: one gets about a tenth of the time that a thread on the same
+/// processor gets, if both have work (`sched(7)`).
+const NICENESS: i32 = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -43,8 +43,8 @@ impl Workers {
         Self::start_with(name, kept, bound, 0)
     }
 
-    /// Starts threads for computations, as [`Self::start`] does. All others that have work on their processor go first:
-    /// what they do is short, and clients wait for it.
+    /// The same with threads that leave most of a processor to others that have work: for long computations beside
+    /// short work that clients wait for.
     ///
     /// # Errors
     /// Not even one thread can be started.
@@ -52,7 +52,7 @@ impl Workers {
     /// # Panics
     /// If `name` has more than 15 bytes.
     pub fn start_nice(name: &'static str, kept: usize, bound: usize) -> io::Result<Self> {
-        Self::start_with(name, kept, bound, COMPUTATION_NICENESS)
+        Self::start_with(name, kept, bound, NICENESS)
     }
 
     fn start_with(
@@ -246,9 +246,9 @@ mod tests {
         assert_eq!(next(2), [3, 4]);
     }
 
-    /// Guards: threads of computations are nicer than the others of the process, which stay as they are.
+    /// Guards: nice threads are nicer than the others of the process, which stay as they are.
     #[test]
-    fn computations_are_nice() {
+    fn nice_threads_are_nicer() {
         let niceness = || rustix::process::getpriority_process(None).unwrap();
         let ask = |workers: &Workers| {
             let (answer, answered) = mpsc::channel();
@@ -256,7 +256,7 @@ mod tests {
             answered.recv_timeout(NEVER).unwrap()
         };
         let nice = Workers::start_nice("test", 1, 1).unwrap();
-        assert_eq!(ask(&nice), (niceness() + COMPUTATION_NICENESS).min(19));
+        assert_eq!(ask(&nice), (niceness() + NICENESS).min(19));
         assert_eq!(ask(&Workers::start("test", 1, 1).unwrap()), niceness());
     }
 

@@ -26,7 +26,7 @@ impl Body {
         }
         let (env, pieces) = (self.shared.env.clone(), pieces.to_vec());
         self.hash = HashState::Hashing(InFlight::start(async move {
-            let hashed = env.compute(move || {
+            let hashed = env.hash(move || {
                 payload_hash.update(&pieces);
                 payload_hash
             });
@@ -77,7 +77,7 @@ impl Body {
             BodyStorage::Memory(pieces) => {
                 let mut hasher = Hasher::new(algorithm);
                 for piece in pieces.clone() {
-                    let hashed = self.shared.env.compute(move || {
+                    let hashed = self.shared.env.hash(move || {
                         hasher.update(&piece);
                         hasher
                     });

@@ -36,7 +36,7 @@ impl Spill {
             let entries = entries.next().unwrap_or_default().to_vec();
             let bytes = usize::try_from(length - offset).map_or(window, |left| left.min(window));
             let piece = read_piece(pool, &file, offset, bytes).await?;
-            let hashed = env.compute(move || {
+            let hashed = env.hash(move || {
                 check_chunks(&piece, &entries)?;
                 hasher.update(&piece);
                 Ok(hasher)

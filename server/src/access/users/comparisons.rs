@@ -69,7 +69,7 @@ impl Comparisons {
         let bound = bound.max(1);
         Ok(Arc::new(Self {
             bound,
-            workers: Workers::start_nice("tonnage-login", bound, bound)?,
+            workers: Workers::start("tonnage-login", bound, bound)?,
             state: Mutex::default(),
         }))
     }
