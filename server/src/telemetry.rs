@@ -86,7 +86,7 @@ pub(crate) struct Metrics {
     first_byte: Family<HttpLabels, Histogram>,
     in_flight: Gauge<i64, AtomicI64>,
     pushes: Family<PushLabels, Counter>,
-    pulls: Family<PullLabels, Counter>,
+    pulls: Pulls,
     read_only: Gauge<i64, AtomicI64>,
 }
 
@@ -129,12 +129,7 @@ impl Metrics {
         );
         let pushes = Family::<PushLabels, Counter>::default();
         families.register("push", "Pushes, counted at their manifest", pushes.clone());
-        let pulls = Family::<PullLabels, Counter>::default();
-        families.register(
-            "pull",
-            "Transfers of manifests and blobs, by outcome",
-            pulls.clone(),
-        );
+        let pulls = Pulls::register(&mut families);
         let read_only = Gauge::default();
         families.register(
             "storage_read_only",
@@ -179,8 +174,7 @@ impl Metrics {
 
     /// Counts the end of a blob's or manifest's transfer.
     pub(crate) fn pulled(&self, kind: Pulled, outcome: Outcome) {
-        let (kind, result) = (kind.label(), outcome.label());
-        self.pulls.get_or_create(&PullLabels { kind, result }).inc();
+        self.pulls.counter(kind, outcome).inc();
     }
 
     pub(crate) fn set_condition(&self, condition: Condition) {
@@ -196,6 +190,47 @@ impl Metrics {
     }
 }
 
+/// The counters of transfers. All exist from the start, so that counting one looks nothing up.
+#[derive(Debug)]
+struct Pulls {
+    blobs: [Counter; Outcome::ALL.len()],
+    manifests: [Counter; Outcome::ALL.len()],
+}
+
+impl Pulls {
+    fn register(families: &mut Families) -> Self {
+        let family = Family::<PullLabels, Counter>::default();
+        let counters = |kind: Pulled| {
+            Outcome::ALL.map(|outcome| {
+                let (kind, result) = (kind.label(), outcome.label());
+                family.get_or_create_owned(&PullLabels { kind, result })
+            })
+        };
+        let pulls = Self {
+            blobs: counters(Pulled::Blob),
+            manifests: counters(Pulled::Manifest),
+        };
+        families.register(
+            "pull",
+            "Transfers of manifests and blobs, by outcome",
+            family,
+        );
+        pulls
+    }
+
+    fn counter(&self, kind: Pulled, outcome: Outcome) -> &Counter {
+        let [ok, client, error] = match kind {
+            Pulled::Blob => &self.blobs,
+            Pulled::Manifest => &self.manifests,
+        };
+        match outcome {
+            Outcome::Ok => ok,
+            Outcome::Client => client,
+            Outcome::Error => error,
+        }
+    }
+}
+
 impl Pulled {
     fn label(self) -> &'static str {
         match self {
@@ -206,6 +241,8 @@ impl Pulled {
 }
 
 impl Outcome {
+    const ALL: [Self; 3] = [Self::Ok, Self::Client, Self::Error];
+
     fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",

@@ -35,9 +35,21 @@ fn seeds(few: u64, many: u64) -> Vec<u64> {
 #[test]
 fn every_crash_point_recovers() {
     let mut census = Census::default();
-    for seed in seeds(2, 6) {
-        let history = generate(seed);
-        let swept = sweep(&history, Depth::default());
+    // One thread for each, because a sweep takes longer than all other tests here.
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let begin = |seed| {
+            scope.spawn(move || {
+                let history = generate(seed);
+                let swept = sweep(&history, Depth::default());
+                (seed, history, swept)
+            })
+        };
+        let running: Vec<_> = seeds(2, 6).into_iter().map(begin).collect();
+        let ends = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ends.map(|swept| swept.expect("a sweep does not panic"))
+            .collect()
+    });
+    for (seed, history, swept) in all {
         census.add(&swept.census);
         if let Some(failure) = swept.failure {
             panic!(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tonnage_engine::vocabulary::ClientId;
 use tonnage_engine::{Algorithm, Error, Options, UploadClaim, UploadPosition};
 use tonnage_tests::machine::{Fault, OpKind, OpRecord};
 
@@ -11,6 +12,7 @@ use super::uploads::{REPOSITORY, Setup, content, digest, run, send};
 const MIN_BYTES: u64 = 300_000;
 /// What a request brings that continues an upload.
 const CONTINUES: UploadClaim = UploadClaim {
+    client: ClientId::ENGINE,
     position: UploadPosition::Anywhere,
     algorithm: None,
     brings_bytes: true,

@@ -1,8 +1,10 @@
-//! The class and the call site that every operation of the seam carries.
+//! The class, the call site and the client that every operation of the seam carries.
 //!
 //! Owns: [`Class`], [`Call`]. Refuses: how a backend uses them.
 
 use std::panic::Location;
+
+use crate::vocabulary::ClientId;
 
 /// The purpose of an operation. It selects the threads that run it and their order, labels the metrics, and is how
 /// tests inject errors and count coverage.
@@ -52,15 +54,26 @@ impl Class {
         Call {
             class: self,
             site: Location::caller(),
+            client: ClientId::ENGINE,
         }
     }
 }
 
-/// The purpose of one operation, and the line of the engine that starts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The purpose of one operation, the line of the engine that starts it, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Call {
     /// Class of the operation.
     pub class: Class,
     /// Source line of the call.
     pub site: &'static Location<'static>,
+    /// Of one class, clients take turns.
+    pub client: ClientId,
+}
+
+impl Call {
+    /// Returns the same for a client.
+    #[must_use]
+    pub const fn of(self, client: ClientId) -> Self {
+        Self { client, ..self }
+    }
 }

@@ -36,6 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::sync::oneshot;
+use crate::vocabulary::ClientId;
 
 pub use self::call::{Call, Class};
 pub use self::directory::Directory;
@@ -224,7 +225,8 @@ pub trait Spawn: Send + Sync + Debug {
     /// Runs a computation of at most a few milliseconds off the async workers.
     fn compute(&self, job: Box<dyn FnOnce() + Send>);
     /// The same for hashing the bytes of clients, which may take all processors: what is short should go first.
-    fn hash(&self, job: Box<dyn FnOnce() + Send>) {
+    /// Clients take turns.
+    fn hash(&self, _client: ClientId, job: Box<dyn FnOnce() + Send>) {
         self.compute(job);
     }
 }
@@ -257,12 +259,13 @@ impl Env {
         resolve(job, |job| self.spawn.compute(job)).await
     }
 
-    /// The same for a job that hashes the bytes of clients.
+    /// The same for a job that hashes bytes of `client`.
     pub async fn hash<T: Send + 'static>(
         &self,
+        client: ClientId,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        resolve(job, |job| self.spawn.hash(job)).await
+        resolve(job, |job| self.spawn.hash(client, job)).await
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 use super::{Backend, Clock, Env, Rng, Spawn, TaskFuture, Workers, native};
 use crate::sync::AtomicU64;
+use crate::vocabulary::ClientId;
 
 /// Creates an environment. Tasks run on the tokio runtime of the caller.
 pub(crate) fn env() -> Env {
@@ -59,7 +60,7 @@ impl Spawn for Tasks {
     }
 
     fn compute(&self, job: Box<dyn FnOnce() + Send>) {
-        self.jobs.submit(0, job);
+        self.jobs.submit(0, ClientId::ENGINE, job);
     }
 }
 

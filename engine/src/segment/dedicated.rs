@@ -23,6 +23,7 @@ use crate::format::record::{DEDICATED_PAYLOAD, RecordFrame, RecordPlaces};
 use crate::io::exact::write_all;
 use crate::io::{Class, IoError};
 use crate::sync::AtomicBool;
+use crate::vocabulary::ClientId;
 
 /// Space reserved before the first byte, up to the announced length.
 const AHEAD_BYTES_MIN: u64 = 16 << 20;
@@ -48,6 +49,8 @@ pub(crate) struct DedicatedWriter {
     announced_end: Option<u64>,
     /// The end of the reserved space.
     reserved: u64,
+    /// Whose work it is.
+    client: ClientId,
 }
 
 impl DedicatedWriter {
@@ -79,12 +82,13 @@ impl DedicatedWriter {
             sync_failed: Arc::default(),
             announced_end: None,
             reserved: 0,
+            client: ClientId::ENGINE,
         };
         if let Some(length) = length_hint {
             writer.announce(length);
         }
         if let Some(range) = writer.next_reserve(0)
-            && !reserve(writer.file(), range).await
+            && !reserve(writer.file(), range, ClientId::ENGINE).await
         {
             writer.cut_to(0).await;
             writer.announced_end = None;
@@ -125,7 +129,10 @@ impl DedicatedWriter {
         }
         if let Some(written) = &self.file {
             let file = written.file();
-            let cut = file.file().set_len(Class::UploadWrite.call(), end).await;
+            let cut = file
+                .file()
+                .set_len(Class::UploadWrite.call().of(self.client), end)
+                .await;
             if let Err(error) = cut {
                 tracing::debug!(path = %file.path().display(), %error, "unused space of an upload could not be freed");
                 return;
@@ -173,6 +180,7 @@ impl DedicatedWriter {
             sync_failed: Arc::default(),
             announced_end: None,
             reserved: wanted,
+            client: ClientId::ENGINE,
         })
     }
 
@@ -190,6 +198,16 @@ impl DedicatedWriter {
             Some(written) => written.file(),
             None => unreachable!("a writer is reopened before it is used"),
         }
+    }
+
+    /// Counts what follows as work of `client`, which takes turns with others.
+    pub(crate) fn set_client(&mut self, client: ClientId) {
+        self.client = client;
+    }
+
+    /// Returns whose work it is.
+    pub(crate) fn client(&self) -> ClientId {
+        self.client
     }
 
     /// Returns whether it has a descriptor.
@@ -246,14 +264,14 @@ impl DedicatedWriter {
         let end = DEDICATED_PAYLOAD + offset + bytes;
         self.end = self.end.max(end);
         let ahead = self.next_reserve(end);
-        let sync_failed = Arc::clone(&self.sync_failed);
+        let (sync_failed, client) = (Arc::clone(&self.sync_failed), self.client);
         async move {
             if let Some(range) = ahead {
-                reserve(&file, range).await;
+                reserve(&file, range, client).await;
             }
             let written = write_all(
                 file.file(),
-                Class::UploadWrite.call(),
+                Class::UploadWrite.call().of(client),
                 DEDICATED_PAYLOAD + offset,
                 slices,
             )
@@ -262,7 +280,7 @@ impl DedicatedWriter {
             let at = DEDICATED_PAYLOAD + offset;
             let reached = file
                 .file()
-                .write_back(Class::UploadWrite.call(), at, bytes)
+                .write_back(Class::UploadWrite.call().of(client), at, bytes)
                 .await;
             match reached {
                 Err(error) if error.was_attempted() => {
@@ -280,14 +298,18 @@ impl DedicatedWriter {
     pub(crate) fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let (file, files) = (Arc::clone(self.file()), Arc::clone(&self.files));
         let (named, sync_failed) = (Arc::clone(&self.named), Arc::clone(&self.sync_failed));
+        let client = self.client;
         async move {
-            let synced = file.file().sync_data(Class::UploadWrite.call()).await;
+            let synced = file
+                .file()
+                .sync_data(Class::UploadWrite.call().of(client))
+                .await;
             if synced.as_ref().is_err_and(IoError::was_attempted) {
                 sync_failed.store(true, Ordering::Release);
             }
             synced.map_err(|error| Error::io("sync segment", file.path(), error))?;
             if !named.load(Ordering::Acquire) {
-                files.sync_dir(Class::UploadWrite.call()).await?;
+                files.sync_dir(Class::UploadWrite.call().of(client)).await?;
                 named.store(true, Ordering::Release);
             }
             Ok(())
@@ -310,7 +332,7 @@ impl DedicatedWriter {
             layout: Layout::Trailing,
         };
         let (file, store, sync) = (Arc::clone(self.file()), self.files.store(), self.sync());
-        let table = encode_table(checksums);
+        let (table, client) = (encode_table(checksums), self.client);
         let places = RecordPlaces::trailing(length);
         let longer = self.end > places.end;
         self.end = self.end.max(places.end);
@@ -324,12 +346,18 @@ impl DedicatedWriter {
                 places.frame - places.table - table.len() as u64,
             );
             let slices = vec![zeros(gaps.0), table, zeros(gaps.1), frame.encode().into()];
-            let written = write_all(file.file(), Class::UploadWrite.call(), end, slices).await;
+            let written = write_all(
+                file.file(),
+                Class::UploadWrite.call().of(client),
+                end,
+                slices,
+            )
+            .await;
             written.map_err(|error| Error::io("finish segment", path, error))?;
             if longer {
                 let cut = file
                     .file()
-                    .set_len(Class::UploadWrite.call(), places.end)
+                    .set_len(Class::UploadWrite.call().of(client), places.end)
                     .await;
                 cut.map_err(|error| Error::io("cut segment", path, error))?;
             }
@@ -365,10 +393,10 @@ fn reserved_to(end: u64, announced: u64) -> u64 {
 
 /// Reserves a part of the file; returns whether that was possible. If it was not, the writes show whether there is
 /// space.
-async fn reserve(file: &SegmentFile, range: Range<u64>) -> bool {
+async fn reserve(file: &SegmentFile, range: Range<u64>, client: ClientId) -> bool {
     let length = range.end - range.start;
     let file = file.file();
-    let reserved = file.allocate(Class::UploadWrite.call(), range.start, length);
+    let reserved = file.allocate(Class::UploadWrite.call().of(client), range.start, length);
     reserved.await.is_ok()
 }
 

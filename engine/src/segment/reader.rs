@@ -68,6 +68,7 @@ struct Source {
     extent: Extent,
     places: RecordPlaces,
     digest: Digest,
+    client: ClientId,
 }
 
 /// Why a blob could not be opened.
@@ -145,6 +146,7 @@ impl BlobReader {
             extent,
             places,
             digest,
+            client,
         };
         let source = Arc::new(source);
         // Reads of this layout use only payload and table.
@@ -520,7 +522,11 @@ impl Source {
         while buffer.len() < wanted {
             let at = span.start + buffer.len() as u64;
             buffer.set_limit(wanted.min(buffer.len() + STEP_BYTES));
-            match file.read_cached(Class::ForegroundRead.call(), at, &mut buffer) {
+            match file.read_cached(
+                Class::ForegroundRead.call().of(self.client),
+                at,
+                &mut buffer,
+            ) {
                 Ok(count) if count > 0 => check(buffer.filled())?,
                 // Not resident, the end, or an error: the backend finds out which.
                 Ok(_) | Err(_) => break,
@@ -530,15 +536,20 @@ impl Source {
         let cold = buffer.room() > 0;
         if cold {
             let at = span.start + buffer.len() as u64;
-            buffer = read_up_to(file, Class::ForegroundRead.call(), at, buffer)
-                .await
-                .map_err(|error| {
-                    if error.was_attempted() {
-                        self.damaged
-                            .mark_unreadable(self.digest, self.extent, at..span.end);
-                    }
-                    Error::io("read segment", self.file.path(), error)
-                })?;
+            buffer = read_up_to(
+                file,
+                Class::ForegroundRead.call().of(self.client),
+                at,
+                buffer,
+            )
+            .await
+            .map_err(|error| {
+                if error.was_attempted() {
+                    self.damaged
+                        .mark_unreadable(self.digest, self.extent, at..span.end);
+                }
+                Error::io("read segment", self.file.path(), error)
+            })?;
         }
         if buffer.room() > 0 {
             let end = span.start + buffer.len() as u64;

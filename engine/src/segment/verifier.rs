@@ -18,6 +18,7 @@ use crate::format::codec::{Malformed, RunningChecksum};
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
 use crate::io::Env;
 use crate::limits::CHUNK_BYTES;
+use crate::vocabulary::ClientId;
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
 /// Chunks whose checksums are read at once from a table after the payload: 4 KiB of table, for 64 MiB of payload.
@@ -164,7 +165,7 @@ impl RecordVerifier {
             return Ok(());
         };
         let payload = payload.clone();
-        let hashed = env.hash(move || {
+        let hashed = env.hash(ClientId::ENGINE, move || {
             hasher.update(&payload);
             hasher
         });

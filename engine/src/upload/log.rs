@@ -15,7 +15,7 @@ use crate::format::upload_log::{HEADER_BYTES, UploadCheckpoint, UploadHeader};
 use crate::io::exact::write_all_and_sync;
 use crate::io::{Class, Directory, Env, FileRef, IoError, OpenMode};
 use crate::segment::{OpenFile, OpenFiles, Purpose};
-use crate::vocabulary::UploadId;
+use crate::vocabulary::{ClientId, UploadId};
 
 const SUFFIX: &str = ".upload";
 
@@ -34,6 +34,8 @@ pub(super) struct LogFile {
     /// Where the next checkpoint goes; 0 while there is no header.
     end: u64,
     failed: bool,
+    /// Whose work it is.
+    client: ClientId,
 }
 
 impl LogFile {
@@ -50,6 +52,7 @@ impl LogFile {
             named: false,
             end: 0,
             failed: false,
+            client: ClientId::ENGINE,
         }
     }
 
@@ -65,6 +68,11 @@ impl LogFile {
             .map_err(|error| self.error("cut upload log", error))?;
         (self.exists, self.named, self.end) = (true, true, end);
         Ok(self)
+    }
+
+    /// Counts what follows as work of `client`, which takes turns with others.
+    pub(super) fn set_client(&mut self, client: ClientId) {
+        self.client = client;
     }
 
     /// Returns its path.
@@ -108,10 +116,19 @@ impl LogFile {
         let record = Bytes::from(checkpoint.encode(self.upload.as_bytes(), start));
         let end = start + record.len() as u64;
         slices.push(record);
-        let written = write_all_and_sync(&*file, Class::UploadWrite.call(), at, slices).await;
+        let written = write_all_and_sync(
+            &*file,
+            Class::UploadWrite.call().of(self.client),
+            at,
+            slices,
+        )
+        .await;
         written.map_err(|error| self.error("write upload log", error))?;
         if !self.named {
-            let synced = self.dir.sync(Class::UploadWrite.call()).await;
+            let synced = self
+                .dir
+                .sync(Class::UploadWrite.call().of(self.client))
+                .await;
             synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
             self.named = true;
         }
@@ -126,12 +143,20 @@ impl LogFile {
             counted.map_err(|full| self.error("open upload log", self.open.refusal(full)))?;
         let io = &self.env.io;
         if self.exists {
-            let opened = io.open(Class::UploadWrite.call(), &self.path, OpenMode::Write);
+            let opened = io.open(
+                Class::UploadWrite.call().of(self.client),
+                &self.path,
+                OpenMode::Write,
+            );
             let file = opened.await;
             let file = file.map_err(|error| self.error("open upload log", error))?;
             return Ok((file, counted));
         }
-        let created = io.open(Class::UploadWrite.call(), &self.path, OpenMode::CreateNew);
+        let created = io.open(
+            Class::UploadWrite.call().of(self.client),
+            &self.path,
+            OpenMode::CreateNew,
+        );
         let file = created
             .await
             .map_err(|error| self.error("create upload log", error))?;
@@ -151,10 +176,15 @@ impl LogFile {
             return Ok(());
         }
         let io = &self.env.io;
-        let unlinked = io.unlink(Class::UploadWrite.call(), &self.path).await;
+        let unlinked = io
+            .unlink(Class::UploadWrite.call().of(self.client), &self.path)
+            .await;
         let ended = |op, error| Error::final_io(op, &self.path, error);
         unlinked.map_err(|error| ended("remove upload log", error))?;
-        let synced = self.dir.sync(Class::UploadWrite.call()).await;
+        let synced = self
+            .dir
+            .sync(Class::UploadWrite.call().of(self.client))
+            .await;
         synced.map_err(|error| ended("sync directory of upload log", error))?;
         self.exists = false;
         Ok(())

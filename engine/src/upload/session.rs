@@ -194,6 +194,7 @@ impl Session {
             // Decided here: later answers, to the request before or to another one, change nothing for this one.
             UploadPosition::End => keep_answered(&state, body),
         }
+        body.set_client(claim.client);
         if let Some(algorithm) = claim.algorithm {
             body.prefer(algorithm);
             state.algorithm = body.algorithm();

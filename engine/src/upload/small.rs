@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::finished_blob::FinishedBlob;
 use crate::limits::SMALL_CONTENT_BYTES;
 use crate::segment::SmallBlob;
+use crate::vocabulary::ClientId;
 
 impl Uploads {
     /// Makes small content durable at once, for manifests. Nothing names it yet.
@@ -34,7 +35,7 @@ impl Uploads {
         if length <= HASH_INLINE_BYTES {
             payload_hash.update(&payload);
         } else {
-            let hashed = self.shared().env.hash(move || {
+            let hashed = self.shared().env.hash(ClientId::ENGINE, move || {
                 payload_hash.update(&[content]);
                 payload_hash
             });

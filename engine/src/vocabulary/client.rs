@@ -5,3 +5,8 @@
 /// Identifies a client, so that clients take turns. The caller chooses what a client is, for example an address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ClientId(pub u128);
+
+impl ClientId {
+    /// The engine and its owner. Among clients that take turns, it is one of them.
+    pub const ENGINE: Self = Self(0);
+}

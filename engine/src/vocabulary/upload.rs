@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Algorithm;
+use super::{Algorithm, ClientId};
 
 /// The name of an upload: a random UUID, which is all that a client needs to continue it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,9 +87,11 @@ pub enum UploadPosition {
     Anywhere,
 }
 
-/// What a request needs of an upload.
+/// What a request needs of an upload, and whose it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UploadClaim {
+    /// The client that sends it.
+    pub client: ClientId,
     /// Position of its bytes.
     pub position: UploadPosition,
     /// Algorithm of the digest that it names. An upload without bytes switches to it.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use tonnage_engine::vocabulary::Origin;
+use tonnage_engine::vocabulary::{ClientId, Origin};
 
 pub use attributes::PushRecord;
 #[cfg(feature = "fuzz-entry")]
@@ -66,6 +66,8 @@ impl Default for Limits {
 
 /// A body that is being received.
 pub trait Source: Send {
+    /// Returns the client that sends it.
+    fn client(&self) -> ClientId;
     /// Returns its length in bytes if it was announced.
     fn length(&self) -> Option<u64>;
     /// Returns the next bytes, or `None` at the end. Fails with [`Error::BodyBroken`] if the body ended early, and with

@@ -80,6 +80,7 @@ impl Registry {
             UploadPosition::At(chunk.first)
         });
         let claim = UploadClaim {
+            client: source.client(),
             position,
             algorithm,
             brings_bytes: source.length() != Some(0),
@@ -107,6 +108,7 @@ impl Registry {
         source: &mut impl Source,
     ) -> Result<()> {
         let claim = UploadClaim {
+            client: source.client(),
             position: chunk.map_or(UploadPosition::End, |chunk| UploadPosition::At(chunk.first)),
             algorithm: Some(digest.algorithm()),
             // Without bytes it only finishes what was received.
@@ -211,6 +213,7 @@ impl Registry {
         let (algorithm, length) = (digest.algorithm(), source.length());
         let id = self.begin(push, Some(algorithm), length, true).await?;
         let claim = UploadClaim {
+            client: source.client(),
             position: UploadPosition::End,
             algorithm: Some(algorithm),
             // It was admitted when it began. A refusal now would leave the upload.

@@ -208,6 +208,7 @@ impl Running<'_> {
             // It was admitted when it began.
             brings_bytes: false,
             announced: None,
+            ..UploadClaim::default()
         };
         let opened = store.open_upload(id, repository, claim).await;
         if opened.is_err() {

@@ -24,8 +24,12 @@ use crate::clock::RunningClock;
 
 /// The active requests of a connection. It is cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct ActiveRequests {
-    active: Arc<Mutex<Vec<Weak<ActiveRequest>>>>,
+pub(super) struct ActiveRequests(Arc<Shared>);
+
+/// What the requests of a connection share.
+#[derive(Debug)]
+struct Shared {
+    active: Mutex<Vec<Weak<ActiveRequest>>>,
     /// Cancelled when a client of HTTP/2 has ended its side of the connection.
     client_ended: CancellationToken,
     /// Whether the newest answer continues at once.
@@ -56,13 +60,13 @@ pub(super) struct ClientWait(Arc<ActiveRequest>);
 
 impl ActiveRequests {
     pub(super) fn new(slot: Arc<Slot>, clock: &RunningClock) -> Self {
-        Self {
-            active: Arc::default(),
+        Self(Arc::new(Shared {
+            active: Mutex::default(),
             client_ended: CancellationToken::new(),
             continuation: Continuation::default(),
             slot,
             clock: clock.clone(),
-        }
+        }))
     }
 
     pub(super) fn begin(&self, held: Option<Arc<HeldRequest>>) -> Arc<ActiveRequest> {
@@ -74,36 +78,36 @@ impl ActiveRequests {
             stream: Mutex::new(None),
             held,
         });
-        let mut active = self.active.lock();
+        let mut active = self.0.active.lock();
         active.push(Arc::downgrade(&request));
-        self.slot.set_idle(false);
+        self.0.slot.set_idle(false);
         drop(active);
-        self.slot.start_work();
+        self.0.slot.start_work();
         request
     }
 
     /// Returns the slot of the connection.
     pub(super) fn slot(&self) -> &Arc<Slot> {
-        &self.slot
+        &self.0.slot
     }
 
     /// Returns whether the newest answer continues at once. On HTTP/2 this says nothing of the others.
     pub(super) fn continuation(&self) -> &Continuation {
-        &self.continuation
+        &self.0.continuation
     }
 
     pub(super) fn any_active(&self) -> bool {
-        !self.active.lock().is_empty()
+        !self.0.active.lock().is_empty()
     }
 
     /// Records that a client of HTTP/2 has ended its side: requests that are not complete fail.
     pub(super) fn set_client_ended(&self) {
-        self.client_ended.cancel();
+        self.0.client_ended.cancel();
     }
 
     /// Resolves once no request was active for `timeout`. It checks on a timer, so that a request causes no wake-up.
     pub(super) fn idle(&self, timeout: Duration) -> impl Future<Output = ()> + use<> {
-        let (clock, slot) = (self.clock.clone(), Arc::clone(&self.slot));
+        let (clock, slot) = (self.0.clock.clone(), Arc::clone(&self.0.slot));
         async move {
             let begun = clock.now();
             let mut alarm = clock.alarm(timeout);
@@ -123,7 +127,7 @@ impl ActiveRequests {
     /// Resets each stream of whose answer the client read nothing for `timeout`.
     pub(super) async fn reset_unread_streams(&self, timeout: Duration) -> Infallible {
         loop {
-            let now = self.clock.now();
+            let now = self.0.clock.now();
             let oldest = self.longest_unread(|_| true);
             let until = oldest.as_ref().map_or(now, |request| request.taken());
             let until = until.saturating_add(timeout);
@@ -131,7 +135,7 @@ impl ActiveRequests {
                 Some(oldest) if until <= now => oldest.reset_stream(),
                 _ => {
                     drop(oldest);
-                    self.clock.alarm_at(until).await;
+                    self.0.clock.alarm_at(until).await;
                 }
             }
         }
@@ -151,7 +155,7 @@ impl ActiveRequests {
         counts: impl Fn(&ActiveRequest) -> bool,
     ) -> Option<Arc<ActiveRequest>> {
         // Collected first, because dropping a request takes the lock.
-        let active = self.active.lock().clone();
+        let active = self.0.active.lock().clone();
         let active = active.iter().filter_map(Weak::upgrade);
         let unread = active.filter(|request| request.is_unread() && counts(request));
         unread.min_by_key(|request| request.taken())
@@ -161,7 +165,7 @@ impl ActiveRequests {
 impl ActiveRequest {
     /// Resolves once the client has ended its side of the connection, so no more will be received.
     pub(super) fn client_ended(&self) -> WaitForCancellationFuture<'_> {
-        self.requests.client_ended.cancelled()
+        self.requests.0.client_ended.cancelled()
     }
 
     /// Records that the answer holds memory of the client's account from now on.
@@ -177,12 +181,12 @@ impl ActiveRequest {
 
     /// Records whether the answer continues at once after what its body has returned.
     pub(super) fn set_continues(&self, continues: bool) {
-        self.requests.continuation.set(continues);
+        self.requests.0.continuation.set(continues);
     }
 
     /// Records that the client read a part of the answer.
     pub(super) fn record_taken(&self) {
-        let now = self.requests.clock.recent();
+        let now = self.requests.0.clock.recent();
         let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.taken_us.store(now_us, Ordering::Relaxed);
     }
@@ -209,7 +213,7 @@ impl ActiveRequest {
 impl ClientWait {
     pub(super) fn begin(request: &Arc<ActiveRequest>) -> Self {
         if request.client_waits.fetch_add(1, Ordering::Relaxed) == 0 {
-            request.requests.slot.finish_work();
+            request.requests.0.slot.finish_work();
         }
         Self(Arc::clone(request))
     }
@@ -223,16 +227,16 @@ impl ClientWait {
 impl Drop for ClientWait {
     fn drop(&mut self) {
         if self.0.client_waits.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.requests.slot.start_work();
+            self.0.requests.0.slot.start_work();
         }
     }
 }
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let slot = &self.requests.slot;
+        let slot = &self.requests.0.slot;
         slot.finish_work();
-        let mut active = self.requests.active.lock();
+        let mut active = self.requests.0.active.lock();
         active.retain(|request| request.strong_count() > 0);
         if active.is_empty() {
             slot.set_idle(true);

@@ -5,6 +5,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub(crate) enum BodyError {
 /// A request's body.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
+    peer: IpAddr,
     incoming: Incoming,
     length: Option<u64>,
     /// Bytes of `length` that were not received yet.
@@ -82,6 +84,7 @@ impl RequestBody {
             (false, false) => BodyState::Coming,
         };
         Self {
+            peer: client.peer(),
             incoming,
             length,
             missing: length.unwrap_or(0),
@@ -90,6 +93,11 @@ impl RequestBody {
             under_way: client.under_way(),
             state,
         }
+    }
+
+    /// Returns the address by which limits per client are counted.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.peer
     }
 
     /// Returns whether all of it was received.

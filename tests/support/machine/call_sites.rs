@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use tonnage_engine::io::Call;
+use tonnage_engine::vocabulary::ClientId;
 
 /// Operations of the seam, and loops over them, that change the disk or make a change durable.
 const CHANGES: [&str; 9] = [
@@ -170,8 +171,9 @@ thread_local! {
     static COUNTS: RefCell<HashMap<Call, u64>> = RefCell::default();
 }
 
-/// Counts an operation of this call that changed the disk of this thread's machine, or tried to.
+/// Counts an operation of this call that changed the disk of this thread's machine, or tried to, whoever's it is.
 pub(crate) fn count(call: Call) {
+    let call = call.of(ClientId::ENGINE);
     COUNTS.with_borrow_mut(|counts| *counts.entry(call).or_default() += 1);
 }
 

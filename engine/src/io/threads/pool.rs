@@ -4,7 +4,7 @@
 //!
 //! An operation may block its thread for seconds on a busy drive. With one queue, a burst of uploads would put all
 //! threads into fdatasync and delay everything else. With lanes, none can starve another; within a lane the class
-//! decides the order. Each lane has one thread that is started with the backend and stays.
+//! decides the order, and of one class clients take turns. Each lane has one thread that is started with the backend and stays.
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::closing::{Closing, Unused};
 use super::counts::OperationCounts;
 use super::workers::Workers;
 use crate::io::{Call, Class, ClassCount, IoError, IoFuture, IoResult};
+use crate::vocabulary::ClientId;
 
 /// Most threads for the journal, for small blobs, and for the directory syncs that both wait for.
 const COMMIT_THREADS: usize = 6;
@@ -117,7 +118,8 @@ impl Pool {
         operation: impl FnOnce() -> IoResult<T> + Send + 'static,
     ) {
         let (urgency, counts) = (call.class as u8, Arc::clone(&self.counts));
-        self.lane(call.class, blocking).submit(urgency, move || {
+        let lane = self.lane(call.class, blocking);
+        lane.submit(urgency, call.client, move || {
             let result = operation();
             counts.count(call.class, &result);
             // The caller may have dropped its future; the operation and its buffers end here then.
@@ -144,7 +146,7 @@ impl Pool {
     pub(in crate::io) fn close(&self, unused: Unused) {
         self.closing.add(unused);
         let closing = Arc::clone(&self.closing);
-        self.close.submit(0, move || {
+        self.close.submit(0, ClientId::ENGINE, move || {
             closing.close_one();
         });
     }
@@ -153,7 +155,7 @@ impl Pool {
     pub(super) fn closed(&self) -> oneshot::Receiver<()> {
         let (done, closed) = oneshot::channel();
         let closing = Arc::clone(&self.closing);
-        self.close.submit(0, move || {
+        self.close.submit(0, ClientId::ENGINE, move || {
             closing.close_all();
             done.send(()).unwrap_or_default();
         });

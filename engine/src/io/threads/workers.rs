@@ -1,10 +1,11 @@
-//! Threads that run jobs from one queue, the most urgent job first.
+//! Threads that run jobs from one queue, the most urgent job first, those of one urgency by client in turn.
 //!
 //! Owns: [`Workers`]. Refuses: knowing what a job does.
 //!
-//! Invariants: a submitted job runs, also when its waiter was dropped or the queue is being closed. Jobs of one urgency
-//! run in the order in which they were submitted. Kept threads are started with the queue and end with it, so that a
-//! limit on threads that is reached later does not stop it. Other threads are started on demand and end after
+//! Invariants: a submitted job runs, also when its waiter was dropped or the queue is being closed. Of
+//! the jobs of one urgency, each client's run in the order in which they were submitted, and clients take turns, so one
+//! with many jobs delays the next job of another by one turn. Kept threads are started with the queue and end with it,
+//! so that a limit on threads that is reached later does not stop it. Other threads are started on demand and end after
 //! `IDLE_ENDS_AFTER` without work.
 
 use std::collections::BTreeMap;
@@ -15,6 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::round_robin::RoundRobin;
+use crate::vocabulary::ClientId;
 
 /// How long a thread that is not kept waits for work before it ends.
 const IDLE_ENDS_AFTER: Duration = Duration::from_secs(10);
@@ -88,9 +92,9 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Submits a job. Jobs with a lower `urgency` run before it, also if they are submitted later.
-    pub fn submit(&self, urgency: u8, job: impl FnOnce() + Send + 'static) {
-        self.queue.submit(urgency, Box::new(job));
+    /// Submits a job of `client`. Jobs with a lower `urgency` run before it, also if they are submitted later.
+    pub fn submit(&self, urgency: u8, client: ClientId, job: impl FnOnce() + Send + 'static) {
+        self.queue.submit(urgency, client, Box::new(job));
     }
 }
 
@@ -112,12 +116,25 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// The waiting jobs, by urgency, then in the order in which they were submitted.
-    jobs: BTreeMap<(u8, u64), Job>,
-    submitted: u64,
+    /// The waiting jobs, by urgency. None is empty.
+    jobs: BTreeMap<u8, RoundRobin<ClientId, Job>>,
+    waiting: usize,
     threads: usize,
     idle: usize,
     closed: bool,
+}
+
+impl State {
+    /// Takes the job that runs next.
+    fn take(&mut self) -> Option<Job> {
+        let mut most_urgent = self.jobs.first_entry()?;
+        let job = most_urgent.get_mut().pop();
+        if most_urgent.get().first().is_none() {
+            most_urgent.remove();
+        }
+        self.waiting -= usize::from(job.is_some());
+        job
+    }
 }
 
 impl fmt::Debug for Queue {
@@ -128,19 +145,18 @@ impl fmt::Debug for Queue {
             .field("bound", &self.bound)
             .field("threads", &state.threads)
             .field("idle", &state.idle)
-            .field("waiting", &state.jobs.len())
+            .field("waiting", &state.waiting)
             .finish_non_exhaustive()
     }
 }
 
 impl Queue {
-    fn submit(self: &Arc<Self>, urgency: u8, job: Job) {
+    fn submit(self: &Arc<Self>, urgency: u8, client: ClientId, job: Job) {
         let mut state = self.state.lock();
-        state.submitted += 1;
-        let key = (urgency, state.submitted);
-        state.jobs.insert(key, job);
+        state.jobs.entry(urgency).or_default().push(client, job);
+        state.waiting += 1;
         // A thread that was woken but does not run yet still counts as idle, and its job as waiting.
-        if state.idle >= state.jobs.len() {
+        if state.idle >= state.waiting {
             self.wake.notify_one();
         } else if state.threads < self.bound && self.start_thread().is_ok() {
             state.threads += 1;
@@ -173,7 +189,7 @@ impl Queue {
     fn next(&self) -> Option<Job> {
         let mut state = self.state.lock();
         loop {
-            if let Some((_, job)) = state.jobs.pop_first() {
+            if let Some(job) = state.take() {
                 return Some(job);
             }
             if state.closed {
@@ -188,7 +204,7 @@ impl Queue {
                 false
             };
             state.idle -= 1;
-            if timed_out && state.jobs.is_empty() && state.threads > self.kept {
+            if timed_out && state.waiting == 0 && state.threads > self.kept {
                 state.threads -= 1;
                 return None;
             }
@@ -208,13 +224,13 @@ mod tests {
     /// A job that says when it runs and then waits for its gate.
     fn gated(
         workers: &Workers,
-        urgency: u8,
+        (urgency, client): (u8, u128),
         number: i32,
         started: &mpsc::Sender<i32>,
     ) -> mpsc::Sender<()> {
         let (open, gate) = mpsc::channel::<()>();
         let started = started.clone();
-        workers.submit(urgency, move || {
+        workers.submit(urgency, ClientId(client), move || {
             started.send(number).unwrap();
             // An error once the gate is dropped, which opens it as well.
             gate.recv_timeout(2 * NEVER).unwrap_or_default();
@@ -228,7 +244,7 @@ mod tests {
         let workers = Workers::start("test", 1, 3).unwrap();
         let (started, starts) = mpsc::channel();
         let gates: Vec<_> = (0..5)
-            .map(|number| gated(&workers, 0, number, &started))
+            .map(|number| gated(&workers, (0, 0), number, &started))
             .collect();
         let next = |count: usize| {
             let mut numbers: Vec<_> = (0..count)
@@ -239,7 +255,7 @@ mod tests {
         };
         assert_eq!(next(3), [0, 1, 2]);
         assert_eq!(workers.queue.state.lock().threads, 3);
-        assert_eq!(workers.queue.state.lock().jobs.len(), 2);
+        assert_eq!(workers.queue.state.lock().waiting, 2);
         for gate in gates {
             gate.send(()).unwrap();
         }
@@ -252,7 +268,9 @@ mod tests {
         let niceness = || rustix::process::getpriority_process(None).unwrap();
         let ask = |workers: &Workers| {
             let (answer, answered) = mpsc::channel();
-            workers.submit(0, move || answer.send(niceness()).unwrap());
+            workers.submit(0, ClientId::ENGINE, move || {
+                answer.send(niceness()).unwrap()
+            });
             answered.recv_timeout(NEVER).unwrap()
         };
         let nice = Workers::start_nice("test", 1, 1).unwrap();
@@ -260,20 +278,36 @@ mod tests {
         assert_eq!(ask(&Workers::start("test", 1, 1).unwrap()), niceness());
     }
 
-    /// Guards: of the waiting jobs, the most urgent runs first, and of equals the one that was submitted first.
-    #[test]
-    fn the_most_urgent_job_runs_first() {
+    /// Returns the order in which one thread runs jobs, each given as (urgency, client, number).
+    fn order_of(jobs: &[(u8, u128, i32)]) -> Vec<i32> {
         let workers = Workers::start("test", 1, 1).unwrap();
         let (started, starts) = mpsc::channel();
-        let gate = gated(&workers, 9, 0, &started);
+        let gate = gated(&workers, (9, 0), 0, &started);
         assert_eq!(starts.recv_timeout(NEVER).unwrap(), 0);
-        for (urgency, number) in [(5, 4), (1, 2), (5, 5), (0, 1), (1, 3)] {
-            drop(gated(&workers, urgency, number, &started));
+        for (urgency, client, number) in jobs {
+            drop(gated(&workers, (*urgency, *client), *number, &started));
         }
         gate.send(()).unwrap();
-        let order: Vec<_> = (0..5)
-            .map(|_| starts.recv_timeout(NEVER).unwrap())
-            .collect();
-        assert_eq!(order, [1, 2, 3, 4, 5]);
+        let next = |_: &_| starts.recv_timeout(NEVER).unwrap();
+        jobs.iter().map(next).collect()
+    }
+
+    /// Guards: of the waiting jobs, the most urgent runs first, and of equals of one client the one that was submitted
+    /// first.
+    #[test]
+    fn the_most_urgent_job_runs_first() {
+        let jobs = [(5, 0, 4), (1, 0, 2), (5, 0, 5), (0, 0, 1), (1, 0, 3)];
+        assert_eq!(order_of(&jobs), [1, 2, 3, 4, 5]);
+    }
+
+    /// Guards: clients take turns, so one with many jobs does not keep those of another waiting.
+    #[test]
+    fn clients_take_turns() {
+        let of_one = [(0, 1, 1), (0, 1, 3), (0, 1, 5), (0, 1, 6)];
+        let of_another = [(0, 2, 2), (0, 2, 4)];
+        assert_eq!(
+            order_of(&[of_one.as_slice(), &of_another].concat()),
+            [1, 2, 3, 4, 5, 6]
+        );
     }
 }

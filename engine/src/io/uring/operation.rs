@@ -60,6 +60,7 @@ impl Operation {
         };
         Weight {
             class: self.call.class,
+            client: self.call.client,
             bytes,
             blocks: !matches!(self.task, Task::Read { .. }),
         }

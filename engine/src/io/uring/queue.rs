@@ -8,13 +8,14 @@
 //!   have counts for that many only, so it starts, and leaves the reserve to commits.
 //! - A class that was passed over [`PASSED_MAX`] times is next, so none waits for ever. While a bound does not let it
 //!   start, only commits do.
-//! - Otherwise the most urgent class is next. Operations of one class start in the order in which they came.
+//! - Otherwise the most urgent class is next. Of one class, clients take turns, and the operations of each start in the
+//!   order in which they came.
 //!
 //! Background work has a small share of each bound, and another share is reserved for commits.
 
-use std::collections::VecDeque;
-
 use crate::io::Class;
+use crate::round_robin::RoundRobin;
+use crate::vocabulary::ClientId;
 
 /// Most operations of a ring under way.
 pub(super) const OPERATIONS: usize = 64;
@@ -33,10 +34,11 @@ const BACKGROUND_PART: usize = 4;
 /// How often a class that could start is passed over.
 const PASSED_MAX: u32 = 32;
 
-/// What an operation counts for.
+/// What an operation counts for, and for whom it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weight {
     pub(super) class: Class,
+    pub(super) client: ClientId,
     pub(super) bytes: usize,
     /// Whether it blocks a worker of the kernel.
     pub(super) blocks: bool,
@@ -101,7 +103,7 @@ impl Load {
 /// The waiting operations of one class.
 #[derive(Debug)]
 struct Waiting<T> {
-    items: VecDeque<(Weight, T)>,
+    items: RoundRobin<ClientId, (Weight, T)>,
     /// How often another class started while this one could have.
     passed: u32,
 }
@@ -119,7 +121,7 @@ impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             waiting: Class::ALL.map(|_| Waiting {
-                items: VecDeque::new(),
+                items: RoundRobin::default(),
                 passed: 0,
             }),
             all: Load::default(),
@@ -139,14 +141,14 @@ impl<T> Queue<T> {
     pub(super) fn add(&mut self, weight: Weight, item: T) {
         let waiting = self.waiting.get_mut(weight.class as usize);
         if let Some(waiting) = waiting {
-            waiting.items.push_back((weight, item));
+            waiting.items.push(weight.client, (weight, item));
         }
     }
 
     /// Takes the operation that starts next, which counts as under way until [`Queue::ended`].
     pub(super) fn take(&mut self) -> Option<(Weight, T)> {
         let chosen = self.choose()?;
-        let (weight, item) = self.waiting.get_mut(chosen)?.items.pop_front()?;
+        let (weight, item) = self.waiting.get_mut(chosen)?.items.pop()?;
         for index in 0..self.waiting.len() {
             let could_start = index != chosen && self.fits_its_class(index);
             if let Some(waiting) = self.waiting.get_mut(index) {
@@ -182,7 +184,7 @@ impl<T> Queue<T> {
 
     fn head(&self, index: usize) -> Option<Weight> {
         let waiting = self.waiting.get(index)?;
-        waiting.items.front().map(|(weight, _)| *weight)
+        waiting.items.first().map(|(weight, _)| *weight)
     }
 
     /// Returns whether a class has an operation and its own bound allows it.
@@ -219,25 +221,31 @@ impl<T> Queue<T> {
 
     /// Returns whether nothing waits and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        let none_waits = self.waiting.iter().all(|waiting| waiting.items.is_empty());
+        let none_waits = self
+            .waiting
+            .iter()
+            .all(|waiting| waiting.items.first().is_none());
         none_waits && self.all.operations == 0
     }
 
     /// Removes all operations that wait, the most urgent class first.
     pub(super) fn drain(&mut self) -> Vec<T> {
         let waiting = self.waiting.iter_mut();
-        let items = waiting.flat_map(|waiting| waiting.items.drain(..));
+        let items = waiting.flat_map(|waiting| std::iter::from_fn(|| waiting.items.pop()));
         items.map(|(_, item)| item).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     fn weight(class: Class, bytes: usize, blocks: bool) -> Weight {
         Weight {
             class,
+            client: ClientId::ENGINE,
             bytes,
             blocks,
         }
@@ -265,6 +273,20 @@ mod tests {
         let order = std::iter::from_fn(|| queue.take());
         let order: Vec<usize> = order.map(|(_, number)| number).collect();
         assert_eq!(order, [5, 6, 4, 7, 3, 8, 2, 9, 1, 10, 0, 11]);
+    }
+
+    /// Guards: of one class, clients take turns, so one with many operations does not keep those of another waiting.
+    #[test]
+    fn clients_take_turns() {
+        let of = |client| Weight {
+            client: ClientId(client),
+            ..weight(Class::UploadWrite, 1, false)
+        };
+        let mut queue = queue_of([1, 1, 1, 2, 2].map(of));
+        let order: Vec<usize> = std::iter::from_fn(|| queue.take())
+            .map(|(_, number)| number)
+            .collect();
+        assert_eq!(order, [0, 3, 1, 4, 2]);
     }
 
     /// Guards: neither operations, nor bytes, nor workers of the kernel exceed their bounds, and each that ends lets

@@ -25,8 +25,9 @@ impl Body {
             return;
         }
         let (env, pieces) = (self.shared.env.clone(), pieces.to_vec());
+        let client = self.client;
         self.hash = HashState::Hashing(InFlight::start(async move {
-            let hashed = env.hash(move || {
+            let hashed = env.hash(client, move || {
                 payload_hash.update(&pieces);
                 payload_hash
             });
@@ -77,7 +78,7 @@ impl Body {
             BodyStorage::Memory(pieces) => {
                 let mut hasher = Hasher::new(algorithm);
                 for piece in pieces.clone() {
-                    let hashed = self.shared.env.hash(move || {
+                    let hashed = self.shared.env.hash(self.client, move || {
                         hasher.update(&piece);
                         hasher
                     });

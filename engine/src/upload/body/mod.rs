@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::format::upload_log::UploadCheckpoint;
 use crate::in_flight::InFlight;
 use crate::segment::DedicatedWriter;
+use crate::vocabulary::ClientId;
 
 pub(super) use rollback::BodyMark;
 
@@ -37,6 +38,8 @@ const TINY_BYTES: usize = 4 << 10;
 pub(super) struct Body {
     shared: Arc<Shared>,
     identity: UploadIdentity,
+    /// Whose work it is: that of the request that has the turn.
+    client: ClientId,
     algorithm: Algorithm,
     length_hint: Option<u64>,
     /// Received and not yet submitted: whole pieces, then tiny ones copied together.
@@ -83,6 +86,7 @@ impl Body {
         Self {
             shared,
             identity,
+            client: ClientId::ENGINE,
             algorithm,
             length_hint,
             pending: Vec::new(),
@@ -123,6 +127,14 @@ impl Body {
     /// Returns the running algorithm.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// Counts what follows as work of `client`, which takes turns with others.
+    pub(super) fn set_client(&mut self, client: ClientId) {
+        self.client = client;
+        if let BodyStorage::Spilled(spill) = &mut self.storage {
+            spill.set_client(client);
+        }
     }
 
     /// Switches to this algorithm, if no byte was received yet.

@@ -61,6 +61,7 @@ impl Body {
             self.identity.id,
         );
         let mut spill = Spill::new(Arc::clone(&self.shared), writer, header, log);
+        spill.set_client(self.client);
         if let BodyStorage::Memory(pieces) = &mut self.storage
             && !pieces.is_empty()
         {

@@ -24,6 +24,7 @@ use crate::extent::Extent;
 use crate::format::upload_log::UploadHeader;
 use crate::in_flight::InFlight;
 use crate::segment::{AbandonGuard, DedicatedWriter};
+use crate::vocabulary::ClientId;
 
 use syncs::Syncing;
 
@@ -105,6 +106,13 @@ impl Spill {
         match &mut self.writer {
             Some(writer) => writer,
             None => unreachable!("an upload that ended is not written to"),
+        }
+    }
+
+    /// Counts what follows as work of `client`.
+    pub(super) fn set_client(&mut self, client: ClientId) {
+        if let Some(writer) = &mut self.writer {
+            writer.set_client(client);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::memory::{ReadPool, Reading};
 use crate::segment::SegmentFile;
 use crate::upload::payload_hash::PayloadHash;
+use crate::vocabulary::ClientId;
 
 impl Spill {
     /// Hashes the first `length` bytes of the payload again, checking each chunk against `table`.
@@ -28,6 +29,7 @@ impl Spill {
         self.settle_writes(0).await?;
         self.reopen().await?;
         let (env, file) = (self.shared.env.clone(), Arc::clone(self.writer().file()));
+        let client = self.writer().client();
         let mut hasher = Hasher::new(algorithm);
         let window = READ_BYTES_MAX / 2;
         let mut entries = table.chunks(window / CHUNK_BYTES);
@@ -35,8 +37,8 @@ impl Spill {
         while offset < length {
             let entries = entries.next().unwrap_or_default().to_vec();
             let bytes = usize::try_from(length - offset).map_or(window, |left| left.min(window));
-            let piece = read_piece(pool, &file, offset, bytes).await?;
-            let hashed = env.hash(move || {
+            let piece = read_piece(pool, &file, client, (offset, bytes)).await?;
+            let hashed = env.hash(client, move || {
                 check_chunks(&piece, &entries)?;
                 hasher.update(&piece);
                 Ok(hasher)
@@ -60,12 +62,12 @@ impl Spill {
     ) -> Result<Bytes> {
         self.settle_writes(0).await?;
         self.reopen().await?;
-        let file = Arc::clone(self.writer().file());
+        let (file, client) = (Arc::clone(self.writer().file()), self.writer().client());
         let bytes = usize::try_from(payload_hash.length()).unwrap_or(usize::MAX);
         if bytes == 0 {
             return Ok(Bytes::new());
         }
-        let piece = read_piece(pool, &file, 0, bytes).await?;
+        let piece = read_piece(pool, &file, client, (0, bytes)).await?;
         match check_chunks(&piece, &payload_hash.table()) {
             Ok(()) => Ok(piece),
             Err((at, what)) => {
@@ -79,13 +81,13 @@ impl Spill {
 async fn read_piece(
     pool: &ReadPool,
     file: &Arc<SegmentFile>,
-    offset: u64,
-    bytes: usize,
+    client: ClientId,
+    (offset, bytes): (u64, usize),
 ) -> Result<Bytes> {
     let buffer = pool.take(bytes, &Reading::internal()).await;
     let read = read_exact(
         file.file(),
-        Class::UploadWrite.call(),
+        Class::UploadWrite.call().of(client),
         DEDICATED_PAYLOAD + offset,
         buffer,
     )

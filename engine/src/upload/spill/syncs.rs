@@ -80,12 +80,15 @@ impl Spill {
 
     pub(super) fn start_sync(&mut self, progress: Progress<'_>, record: bool) {
         let (length, named) = (progress.length(), progress.named());
-        let sync = self.writer().sync();
-        let log = if record {
+        let (sync, client) = (self.writer().sync(), self.writer().client());
+        let mut log = if record {
             self.log.take_if(|log| log.usable())
         } else {
             None
         };
+        if let Some(log) = &mut log {
+            log.set_client(client);
+        }
         let first = self.recorded.unwrap_or(0).min(named) / CHUNK_BYTES as u64;
         let unix_ms = self.shared.env.clock.wall_unix_ms();
         let checkpoint = progress.checkpoint(first, unix_ms);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tonnage_engine::io::Workers;
+use tonnage_engine::vocabulary::ClientId;
 
 /// Comparisons of a client that wait: several jobs of one machine may begin at a time.
 const CLIENT_MAX: usize = 16;
@@ -98,7 +99,9 @@ impl Comparisons {
             if state.running < self.bound {
                 state.running += 1;
                 let this = Arc::clone(self);
-                self.workers.submit(0, move || this.work());
+                // Whose turn it is, is decided when it runs.
+                let run = move || this.work();
+                self.workers.submit(0, ClientId::ENGINE, run);
             }
         }
         // An error says that it was dropped for another client's.

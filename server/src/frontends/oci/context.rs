@@ -2,7 +2,6 @@
 //!
 //! Owns: [`OciState`], which all requests share, and [`RequestContext`].
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::locations::Locations;
 use super::manifest_memory::ManifestMemory;
 use crate::access::{Action, Authorized, Gate, Permission, Refused, Requester, TokenIssuer};
 use crate::clock::RunningClock;
+use crate::frontends::source;
 use crate::registry::Registry;
 use crate::registry::ports::{HeldMemory, ReadAccount};
 use crate::telemetry::Metrics;
@@ -96,10 +96,7 @@ impl RequestContext<'_> {
 
     /// Returns the id of the client, by which reads are scheduled fairly.
     pub(super) fn client_id(&self) -> ClientId {
-        match self.client.peer() {
-            IpAddr::V4(address) => ClientId(address.to_ipv6_mapped().to_bits()),
-            IpAddr::V6(address) => ClientId(address.to_bits()),
-        }
+        source::client_id(self.client.peer())
     }
 
     /// Reserves memory for a small answer of up to `bytes` that is not read from a blob.

@@ -204,10 +204,10 @@ impl OciService {
         }
         unread_body::drain_or_close(body, &head, &state.clock, &mut response);
         let status = response.status();
-        state.metrics.answered(&labels, status, started.elapsed());
-        span.in_scope(
-            || tracing::debug!(status = status.as_u16(), elapsed = ?started.elapsed(), "answered"),
-        );
+        // Enters no span if it is not logged.
+        let elapsed = started.elapsed();
+        state.metrics.answered(&labels, status, elapsed);
+        tracing::debug!(parent: &span, status = status.as_u16(), ?elapsed, "answered");
         response
     }
 }
