@@ -4,10 +4,11 @@
 //! Refuses: disk I/O, which the engine provides ([`seam::native`]); starting a runtime, which the program does.
 //!
 //! Computations run on a pool with one thread for each processor, and further jobs wait in its queue. Hashing has
-//! another one, with a lower priority, where clients take turns. They do not use tokio's blocking pool, which grows to 512 threads, so many hashing uploads would take the processors from the async
-//! workers. Measured on 2 processors that were also busy otherwise, against tokio's pool: the round trip of an empty
-//! job takes 6 to 8 us against 17 to 27 us. While 64 streams compute 0.5 ms jobs, in the same total time, a timer of 1
-//! ms fires after 2.8 to 4.6 ms (p99) against 41 to 46 ms.
+//! another one, with a lower priority, where clients take turns. They do not use tokio's blocking pool, which grows to
+//! 512 threads, so many hashing uploads would take the processors from the async workers. Measured on 2 processors
+//! that were also busy otherwise, against tokio's pool: the round trip of an empty job takes 6 to 8 us against 17 to
+//! 27 us. While 64 streams compute 0.5 ms jobs, in the same total time, a timer of 1 ms fires after 2.8 to 4.6 ms
+//! (p99) against 41 to 46 ms.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -13,6 +13,7 @@
 //!   else makes anything durable.
 //! - An error says whether the operation was attempted: [`IoError::NotAttempted`] leaves the disk as it was.
 
+mod cache_memory;
 mod call;
 mod directory;
 mod errno;
@@ -38,6 +39,7 @@ use bytes::Bytes;
 use crate::sync::oneshot;
 use crate::vocabulary::ClientId;
 
+pub(crate) use self::cache_memory::cache_memory_bytes;
 pub use self::call::{Call, Class};
 pub use self::directory::Directory;
 pub use self::free_memory::release_free_memory;
@@ -164,6 +166,11 @@ pub trait File: Send + Sync + Debug {
     /// Reads as `read_at` does, immediately and only from memory. Not attempted if the first byte is not resident. May
     /// return fewer bytes than are resident. Never waits for the disk.
     fn read_cached(&self, call: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize>;
+    /// Returns a handle of the same file whose reads leave in the page cache only what was there before. `None` if the
+    /// backend has none; where the kernel cannot do that, what they bring in stays.
+    fn passing(&self) -> Option<FileRef> {
+        None
+    }
     /// Maps `length` bytes from `offset`, immediately. `None` if they are not all in memory, or if the backend or the
     /// file system maps no files. Waits for the disk only if a page is evicted meanwhile.
     fn map_cached(&self, _call: Call, _offset: u64, _length: usize) -> Option<Arc<dyn Mapping>> {

@@ -19,6 +19,7 @@ mod reader;
 mod record_check;
 mod record_walk;
 mod records;
+mod scan_resistance;
 #[cfg(test)]
 mod tests;
 mod uncached;
@@ -32,7 +33,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
-use crate::io::{Directory, Env};
+use crate::io::{Directory, Env, cache_memory_bytes};
 use crate::memory::ReadPool;
 use crate::options::Options;
 use crate::poison::Poison;
@@ -46,9 +47,11 @@ pub(crate) use ids::{RESERVE_IDS, SegmentIds};
 pub(crate) use in_use::{SegmentInUse, SegmentsInUse};
 pub(crate) use open_files::{OpenFile, OpenFiles, Purpose};
 pub(crate) use reader::OpenFailure;
+use reader::Parts;
 pub use reader::{BlobReader, BlobStream};
 pub(crate) use record_walk::{RecordWalk, WalkedRecord};
 pub(crate) use records::RecordScan;
+use scan_resistance::ScanResistance;
 pub(crate) use uncached::UncachedSegment;
 pub(crate) use verifier::RecordVerifier;
 
@@ -61,6 +64,7 @@ pub(crate) struct Segments {
     in_use: Arc<SegmentsInUse>,
     pool: ReadPool,
     damaged: Arc<Damaged>,
+    scan_resistance: Arc<ScanResistance>,
     /// Segments whose header was found damaged and logged.
     bad_headers: Mutex<HashSet<SegmentId>>,
 }
@@ -81,14 +85,16 @@ impl Segments {
         let in_use = Arc::default();
         let appender = Appender::start(&files, &ids, &in_use, poison, options);
         let pool = ReadPool::new(options.read_budget_bytes, options.read_stall, clock);
-        let damaged = Arc::default();
+        let cache_bytes = options.page_cache_bytes.unwrap_or_else(cache_memory_bytes);
+        let scan_resistance = Arc::new(ScanResistance::new(cache_bytes));
         Arc::new(Self {
             files,
             ids,
             appender,
             in_use,
             pool,
-            damaged,
+            damaged: Arc::default(),
+            scan_resistance,
             bad_headers: Mutex::default(),
         })
     }
@@ -201,8 +207,12 @@ impl Segments {
                 what,
             )));
         }
-        let (files, pool, damaged) = (&self.files, &self.pool, &self.damaged);
-        BlobReader::open(files, pool, damaged, (digest, extent), client).await
+        let parts = Parts {
+            pool: self.pool.clone(),
+            damaged: Arc::clone(&self.damaged),
+            scan_resistance: Arc::clone(&self.scan_resistance),
+        };
+        BlobReader::open(&self.files, parts, (digest, extent), client).await
     }
 
     /// Opens a shared segment to copy its records.

@@ -17,6 +17,7 @@ use super::damaged::Damaged;
 use super::files::{SegmentFile, SegmentFiles};
 use super::mapped;
 use super::record_check::SliceChecksums;
+use super::scan_resistance::ScanResistance;
 use crate::buffer::Buffer;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -25,8 +26,8 @@ use crate::format::checksum::{check_chunks, decode_table};
 use crate::format::codec::{RunningChecksum, checksum};
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
 use crate::in_flight::InFlight;
-use crate::io::Class;
 use crate::io::exact::read_up_to;
+use crate::io::{Class, File, FileRef};
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::memory::{ReadAhead, ReadPool, Reading};
 use crate::sync::Mutex;
@@ -59,16 +60,25 @@ pub struct BlobReader {
     slices: SliceChecksums,
 }
 
+/// What all readers of a store share.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) pool: ReadPool,
+    pub(super) damaged: Arc<Damaged>,
+    pub(super) scan_resistance: Arc<ScanResistance>,
+}
+
 #[derive(Debug)]
 struct Source {
     file: Arc<SegmentFile>,
     store: [u8; 16],
-    pool: ReadPool,
-    damaged: Arc<Damaged>,
+    parts: Parts,
     extent: Extent,
     places: RecordPlaces,
     digest: Digest,
     client: ClientId,
+    /// For a huge blob: the file, for reads that leave nothing in the page cache.
+    passing: Option<FileRef>,
 }
 
 /// Why a blob could not be opened.
@@ -114,8 +124,7 @@ impl BlobReader {
     /// moved since the index was read.
     pub(super) async fn open(
         files: &Arc<SegmentFiles>,
-        pool: &ReadPool,
-        damaged: &Arc<Damaged>,
+        parts: Parts,
         (digest, extent): (Digest, Extent),
         client: ClientId,
     ) -> std::result::Result<Self, OpenFailure> {
@@ -123,7 +132,7 @@ impl BlobReader {
             error: Error::corrupt(&files.path(extent.segment), extent.offset, what.0),
             finding: Finding::Wrong,
         })?;
-        let opening = files.open_for_client(extent.segment, client, pool.memory());
+        let opening = files.open_for_client(extent.segment, client, parts.pool.memory());
         let file = opening.await.map_err(|error| {
             let finding = if matches!(error, Error::Corrupt(_)) {
                 Finding::Wrong
@@ -137,12 +146,12 @@ impl BlobReader {
             };
             OpenFailure { error, finding }
         })?;
-        let (store, pool, damaged) = (files.store(), pool.clone(), Arc::clone(damaged));
+        let huge = parts.scan_resistance.is_huge(extent.length);
         let source = Source {
+            passing: huge.then(|| file.file().passing()).flatten(),
             file,
-            store,
-            pool,
-            damaged,
+            store: files.store(),
+            parts,
             extent,
             places,
             digest,
@@ -323,7 +332,7 @@ impl BlobStream {
         let checksums = self.table.entries.get(first..first + chunks)?;
         let start = source.places.payload + span.start;
         let place = (start, usize::try_from(length).ok()?);
-        let memory = (&source.pool, &self.reading);
+        let memory = (&source.parts.pool, &self.reading);
         let window = mapped::map(source.file.file(), place, checksums, memory).await?;
         source.verified(start..start + length);
         Some(window)
@@ -339,7 +348,7 @@ impl BlobStream {
     /// Returns the chunk-aligned window at `position`, which is smaller when memory for reads is short.
     fn span_at(&self, position: u64) -> Range<u64> {
         let start = position / CHUNK * CHUNK;
-        let mut window = self.source.pool.window_bytes(self.window);
+        let mut window = self.source.parts.pool.window_bytes(self.window);
         if window == WINDOW_MAPPED_BYTES && self.reading.may_map() {
             window -= start % window;
         }
@@ -352,7 +361,7 @@ impl BlobStream {
 
     /// Starts reading the next window, if the last one came from the disk and there is memory.
     fn read_ahead(&mut self, cold: bool) {
-        let pool = &self.source.pool;
+        let pool = &self.source.parts.pool;
         if !cold || self.position >= self.end || !pool.is_roomy() {
             return;
         }
@@ -499,26 +508,32 @@ impl Source {
         check: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Fetched> {
         let start = self.places.payload;
-        let span = start + span.start..start + span.end;
-        self.fetch_in_steps(span, reading, check).await
+        let in_file = start + span.start..start + span.end;
+        let segment = self.extent.segment;
+        let file = match &self.passing {
+            Some(passing) if !self.parts.scan_resistance.keeps(segment, &span) => &**passing,
+            Some(_) | None => self.file.file(),
+        };
+        self.fetch_in_steps(file, in_file, reading, check).await
     }
 
     /// Reads a span of the file, from memory where possible.
     async fn fetch(self: Arc<Self>, span: Range<u64>, reading: &Reading) -> Result<Fetched> {
-        self.fetch_in_steps(span, reading, |_| Ok(())).await
+        let file = self.file.file();
+        self.fetch_in_steps(file, span, reading, |_| Ok(())).await
     }
 
     /// Reads a span of the file, from memory where possible. After each step from memory it passes all that was read so
     /// far to `check`.
     async fn fetch_in_steps(
-        self: Arc<Self>,
+        &self,
+        file: &dyn File,
         span: Range<u64>,
         reading: &Reading,
         mut check: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Fetched> {
         let wanted = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
-        let mut buffer = self.pool.take(wanted, reading).await;
-        let file = self.file.file();
+        let mut buffer = self.parts.pool.take(wanted, reading).await;
         while buffer.len() < wanted {
             let at = span.start + buffer.len() as u64;
             buffer.set_limit(wanted.min(buffer.len() + STEP_BYTES));
@@ -545,7 +560,8 @@ impl Source {
             .await
             .map_err(|error| {
                 if error.was_attempted() {
-                    self.damaged
+                    self.parts
+                        .damaged
                         .mark_unreadable(self.digest, self.extent, at..span.end);
                 }
                 Error::io("read segment", self.file.path(), error)
@@ -612,12 +628,14 @@ impl Source {
 
     /// Clears earlier read failures of a span of the file that was now read and checked.
     fn verified(&self, span: Range<u64>) {
-        self.damaged.verified(&self.digest, &self.extent, &span);
+        self.parts
+            .damaged
+            .verified(&self.digest, &self.extent, &span);
     }
 
     /// Marks the blob as damaged and makes the error that says where.
     fn damage(&self, offset: u64, what: &str) -> Error {
-        self.damaged.mark_wrong(self.digest, self.extent);
+        self.parts.damaged.mark_wrong(self.digest, self.extent);
         Error::corrupt(
             self.file.path(),
             offset,

@@ -6,6 +6,7 @@
     reason = "tests look at the files themselves"
 )]
 
+use std::io::Write as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
@@ -18,12 +19,15 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
 use crate::extent::{Extent, Layout};
 use crate::format::checksum::ChunkChecksums;
+use crate::io::{Call, Class, OpenMode, Residency};
 use crate::memory::{MemoryPriority, Reading};
 use crate::options::Options;
 use crate::sync::Mutex;
 use crate::upload::workbench::{Workbench, content, eventually, run, small_options};
 
 const CHUNK: usize = 64 << 10;
+const MIB: u64 = 1 << 20;
+const CALL: Call = Class::Background.call();
 
 async fn append(bench: &Workbench, bytes: &[u8]) -> (Digest, Extent) {
     let digest = Digest::of(Algorithm::Sha256, bytes);
@@ -436,5 +440,68 @@ fn a_small_blob_passes_large_ones() {
             .iter()
             .filter(|(_, segment)| *segment == ended[place.unwrap_or(0)].1);
         assert_eq!(shared.count(), 1);
+    });
+}
+
+/// Returns how many MiB of a segment begin in the page cache. Reading them would bring in others, and while they are
+/// mapped they cannot be dropped.
+async fn resident_mib(bench: &Workbench, extent: Extent) -> u64 {
+    let (io, path) = (&bench.env.io, bench.segment_path(extent.segment));
+    let file = io.open(CALL, &path, OpenMode::Read).await.unwrap();
+    let starts = (0..extent.length / MIB).map(|number| number * MIB);
+    let is_resident = |at: &u64| file.map_cached(CALL, *at, 4096).is_some();
+    let count = starts.filter(is_resident).count() as u64;
+    drop(file);
+    io.closed().await;
+    count
+}
+
+/// Guards: a huge blob that is read from the drive leaves nothing in the page cache. A second reader soon after leaves
+/// what it read, and a smaller blob stays at once.
+#[test]
+fn a_huge_blob_does_not_fill_the_page_cache() {
+    run(|dir| async move {
+        let options = Options {
+            page_cache_bytes: Some(64 * MIB),
+            ..Options::default()
+        };
+        let bench = Workbench::open(dir.path(), 1, &options).await;
+        // In MiB: the length, what is read, and how much of it stays.
+        for (length, reads) in [(24, [(0..24, 0), (16..24, 8)]), (8, [(0..4, 4), (4..8, 4)])] {
+            let length = length << 20;
+            let bytes = content(1, length);
+            let (digest, extent) = dedicated(&bench, &bytes, None).await;
+            if resident_mib(&bench, extent).await == 0 {
+                let required =
+                    std::env::var("TONNAGE_TEST_MAPPED").is_ok_and(|value| value == "require");
+                assert!(!required, "what is in memory cannot be asked here");
+                let skipped =
+                    b"SKIPPED: huge blobs in the page cache because files cannot be mapped here\n";
+                std::io::stderr().write_all(skipped).unwrap_or_default();
+                return;
+            }
+            for (range, stays) in reads {
+                let path = bench.segment_path(extent.segment);
+                let file = bench.env.io.open(CALL, &path, OpenMode::Read).await;
+                let dropped = file
+                    .unwrap()
+                    .advise(CALL, 0, 2 * extent.length, Residency::Done);
+                dropped.await.unwrap();
+                assert_eq!(resident_mib(&bench, extent).await, 0, "the drive is read");
+                let range = range.start << 20..range.end << 20;
+                let read = bench
+                    .read(digest, extent, range.start as u64..range.end as u64)
+                    .await;
+                assert!(read.unwrap() == bytes[range.clone()]);
+                let resident = resident_mib(&bench, extent).await;
+                // The payload begins 4 KiB after a MiB. Header, table and frame stay. A little more is read ahead, and
+                // of a small blob perhaps all.
+                let most = if length == 24 << 20 { stays + 3 } else { 8 };
+                assert!(
+                    (stays.max(1) - 1..=most).contains(&resident),
+                    "{range:?} of {extent}: {resident}"
+                );
+            }
+        }
     });
 }

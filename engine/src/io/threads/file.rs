@@ -18,7 +18,7 @@ use super::uncached::Uncached;
 use crate::buffer::Buffer;
 use crate::io::errno::{operation_error, sync_error};
 use crate::io::mapped::{FileWindows, MappedWindow};
-use crate::io::{Call, Dir, File, IoFuture, IoResult, Mapping, Residency};
+use crate::io::{Call, Dir, File, FileRef, IoFuture, IoResult, Mapping, Residency};
 
 /// Most slices of one system call (`IOV_MAX` of Linux). The caller's next call writes the rest.
 pub(in crate::io) const SLICES_MAX: usize = 1024;
@@ -29,7 +29,12 @@ pub(in crate::io) struct Handle {
     descriptor: Arc<OwnedFd>,
     /// Set if reads leave the page cache as it is.
     uncached: Option<Arc<Uncached>>,
+    /// Whether what reads through the page cache bring in is dropped.
+    is_passing: bool,
 }
+
+/// Drops pages that this read, or read-ahead for it, brings into the page cache (`preadv2(2)`, Linux 6.14).
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 impl Handle {
     /// Makes the handle of an open file that is read through the page cache.
@@ -37,6 +42,7 @@ impl Handle {
         Self {
             descriptor: Arc::new(descriptor),
             uncached: None,
+            is_passing: false,
         }
     }
 
@@ -64,11 +70,36 @@ impl Handle {
         let descriptor = &*self.descriptor;
         let count = match &self.uncached {
             Some(uncached) => uncached.read(descriptor, offset, &mut buffer)?,
-            None => retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset))
-                .map_err(operation_error)?,
+            None => {
+                let read = self.read_with(ReadWriteFlags::empty(), offset, &mut buffer);
+                read.map_err(operation_error)?
+            }
         };
         buffer.advance(count);
         Ok((buffer, count))
+    }
+
+    /// Reads once through the page cache, with these flags and those of the handle; returns the count of bytes.
+    fn read_with(
+        &self,
+        flags: ReadWriteFlags,
+        offset: u64,
+        buffer: &mut Buffer,
+    ) -> rustix::io::Result<usize> {
+        let mut read = |flags| {
+            retry_on_intr(|| {
+                let slices = &mut [IoSliceMut::new(buffer.free_mut())];
+                rustix::io::preadv2(&self.descriptor, slices, offset, flags)
+            })
+        };
+        if self.is_passing {
+            match read(flags | DONTCACHE) {
+                // The kernel or the file system does not have it.
+                Err(Errno::OPNOTSUPP) => {}
+                read => return read,
+            }
+        }
+        read(flags)
     }
 
     /// Writes once.
@@ -147,6 +178,7 @@ impl ThreadFile {
         let handle = Handle {
             descriptor: Arc::new(descriptor),
             uncached,
+            is_passing: false,
         };
         Self {
             handle,
@@ -186,15 +218,9 @@ impl File for ThreadFile {
     }
 
     fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize> {
-        let found = retry_on_intr(|| {
-            let slices = &mut [IoSliceMut::new(buffer.free_mut())];
-            rustix::io::preadv2(
-                self.handle.descriptor(),
-                slices,
-                offset,
-                ReadWriteFlags::NOWAIT,
-            )
-        });
+        let found = self
+            .handle
+            .read_with(ReadWriteFlags::NOWAIT, offset, buffer);
         let count = found.map_err(|errno| {
             // A file system without this flag cannot tell whether bytes are resident.
             operation_error(if errno == Errno::OPNOTSUPP {
@@ -205,6 +231,18 @@ impl File for ThreadFile {
         })?;
         buffer.advance(count);
         Ok(count)
+    }
+
+    fn passing(&self) -> Option<FileRef> {
+        let handle = Handle {
+            is_passing: true,
+            ..self.handle.clone()
+        };
+        Some(Arc::new(Self {
+            handle,
+            pool: Arc::clone(&self.pool),
+            windows: OnceLock::new(),
+        }))
     }
 
     fn map_cached(&self, call: Call, offset: u64, length: usize) -> Option<Arc<dyn Mapping>> {

@@ -4,7 +4,8 @@
 //!
 //! An operation may block its thread for seconds on a busy drive. With one queue, a burst of uploads would put all
 //! threads into fdatasync and delay everything else. With lanes, none can starve another; within a lane the class
-//! decides the order, and of one class clients take turns. Each lane has one thread that is started with the backend and stays.
+//! decides the order, and of one class clients take turns. Each lane has one thread that is started with the backend
+//! and stays.
 
 use std::io;
 use std::sync::Arc;

@@ -2,10 +2,10 @@
 //!
 //! Owns: [`Workers`]. Refuses: knowing what a job does.
 //!
-//! Invariants: a submitted job runs, also when its waiter was dropped or the queue is being closed. Of
-//! the jobs of one urgency, each client's run in the order in which they were submitted, and clients take turns, so one
-//! with many jobs delays the next job of another by one turn. Kept threads are started with the queue and end with it,
-//! so that a limit on threads that is reached later does not stop it. Other threads are started on demand and end after
+//! Invariants: a submitted job runs, also when its waiter was dropped or the queue is being closed. Of the jobs of one
+//! urgency, each client's run in the order in which they were submitted, and clients take turns, so one with many jobs
+//! delays the next job of another by one turn. Kept threads are started with the queue and end with it, so that a
+//! limit on threads that is reached later does not stop it. Other threads are started on demand and end after
 //! `IDLE_ENDS_AFTER` without work.
 
 use std::collections::BTreeMap;

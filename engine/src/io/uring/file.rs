@@ -15,7 +15,7 @@ use super::rings::Rings;
 use crate::buffer::Buffer;
 use crate::io::threads::file::{ThreadFile, exceeds_file_size};
 use crate::io::threads::pool::{Blocking, awaiting};
-use crate::io::{Call, File, IoFuture, IoResult, Mapping, Residency};
+use crate::io::{Call, File, FileRef, IoFuture, IoResult, Mapping, Residency};
 
 /// Types of the file systems whose files rings serve (`statfs(2)`): ext4, XFS, Btrfs, tmpfs.
 const FILE_SYSTEMS: [u64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
@@ -96,6 +96,10 @@ impl File for UringFile {
 
     fn read_cached(&self, call: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize> {
         self.file.read_cached(call, offset, buffer)
+    }
+
+    fn passing(&self) -> Option<FileRef> {
+        self.file.passing()
     }
 
     fn map_cached(&self, call: Call, offset: u64, length: usize) -> Option<Arc<dyn Mapping>> {
