@@ -20,6 +20,7 @@ mod rebuild;
 mod repositories;
 mod resume;
 mod scrub;
+mod spilled;
 mod untagged;
 mod uploads;
 mod watermark;

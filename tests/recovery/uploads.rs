@@ -10,13 +10,12 @@ use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
 use tokio::sync::Notify;
 use tonnage_engine::io::Class;
-use tonnage_engine::vocabulary::ClientId;
 use tonnage_engine::{
     Change, Digest, Error, FinishedBlob, Layout, Options, Store, Upload, UploadClaim, UploadId,
     UploadPosition, UploadSpec,
 };
 use tonnage_tests::batch_of;
-use tonnage_tests::machine::{EIO, Fault, Machine, OpKind, OpRecord};
+use tonnage_tests::machine::{Fault, Machine, OpKind};
 use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use super::check;
@@ -717,69 +716,6 @@ fn a_failed_suspension_is_reported_to_the_request() {
         drop(upload);
         let gone = setup.open(id).await.map(drop);
         assert!(matches!(gone, Err(Error::UnknownUpload)), "{gone:?}");
-    });
-}
-
-/// Guards: an upload ends when its bytes did not reach the drive, because the kernel reports that once. A finish never
-/// succeeds on such bytes, and the upload is gone.
-#[test]
-fn bytes_that_did_not_reach_the_drive_end_the_upload() {
-    run(check::options(), async |setup| {
-        let whole = content(1, 400_000);
-        let id = setup.begin().expect("there is room");
-        let mut upload = setup.open(id).await.expect("the upload exists");
-        // No other operation of this kind is one of a segment's.
-        let fault = Fault::nth(OpKind::Ask, 1).on(".segment").with_errno(EIO);
-        setup.machine.disk.add_fault(fault);
-        // It may be the finish that waits for the write.
-        drop(send(&mut upload, whole.clone()).await);
-        let finished = upload.finish(digest(&whole), None).await.map(drop);
-        assert!(matches!(finished, Err(Error::Io { .. })), "{finished:?}");
-        drop(upload);
-        let gone = setup.open(id).await.map(drop);
-        assert!(matches!(gone, Err(Error::UnknownUpload)), "{gone:?}");
-    });
-}
-
-/// Guards: writes, syncs and logs of an upload count as work of the client whose request has the turn, so that clients
-/// take turns. Only the creation of the file is the engine's.
-#[test]
-fn the_work_of_an_upload_is_its_clients() {
-    run(check::options(), async |setup| {
-        let whole = content(1, 600_000);
-        let id = setup.begin().expect("there is room");
-        for client in [1, 2] {
-            let claim = UploadClaim {
-                client: ClientId(client),
-                ..UploadClaim::default()
-            };
-            let before = setup.machine.disk.log().len();
-            let upload = setup.store.open_upload(id, REPOSITORY, claim).await;
-            let mut upload = upload.expect("the upload exists");
-            let from = usize::try_from(upload.offset()).expect("small");
-            let sent = send(&mut upload, whole.slice(from..from + 300_000)).await;
-            sent.expect("the disk is sound");
-            drop(upload);
-            // It is suspended: everything is synced, and its log names it.
-            setup.wait().await;
-            let log = setup.machine.disk.log();
-            let is_header = |op: &OpRecord| {
-                op.offset == 0 && op.path.extension().is_some_and(|end| end == "segment")
-            };
-            let of_upload = |op: &&OpRecord| op.call.class == Class::UploadWrite && !is_header(op);
-            for kind in [OpKind::Write, OpKind::Ask, OpKind::SyncData] {
-                let done = log[before..].iter().filter(of_upload);
-                let clients: Vec<u128> = done
-                    .filter(|op| op.kind == kind)
-                    .map(|op| op.call.client.0)
-                    .collect();
-                assert!(!clients.is_empty(), "{kind:?}");
-                assert!(
-                    clients.iter().all(|of| *of == client),
-                    "{kind:?}: {clients:?}"
-                );
-            }
-        }
     });
 }
 
