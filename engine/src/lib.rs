@@ -11,6 +11,7 @@
 mod buffer;
 mod catalog;
 mod checkpoint;
+mod client_turns;
 mod collection;
 mod commit;
 mod compaction;

@@ -21,8 +21,8 @@ pub struct Options {
     /// Memory for reads that are being sent to clients, in bytes.
     pub read_budget_bytes: usize,
     /// Memory that the kernel's page cache may have, in bytes: what is read of blobs longer than a quarter of it stays
-    /// there only if it is read again. `None` is that of the machine, or the limit of the control group.
-    pub page_cache_bytes: Option<u64>,
+    /// there only if it is read again. Without limit by default.
+    pub page_cache_bytes: u64,
     /// Time after which the answer to a client that reads nothing is aborted, while others wait for its memory.
     pub read_stall: Duration,
     /// Size in bytes at which a shared segment is sealed and the next one begun.
@@ -134,7 +134,7 @@ impl Default for Options {
             spill_threshold_bytes: 8 << 20,
             staging_budget_bytes: 64 << 20,
             read_budget_bytes: 64 << 20,
-            page_cache_bytes: None,
+            page_cache_bytes: u64::MAX,
             read_stall: Duration::from_secs(2),
             shared_segment_bytes: 256 << 20,
             upload_checkpoint_bytes: 64 << 20,

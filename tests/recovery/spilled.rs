@@ -1,9 +1,10 @@
-//! Large uploads at the disk: whose work they are, and writes that did not reach the drive.
+//! Large uploads and blobs at the disk: whose work they are, and writes that did not reach the drive.
 
 use tonnage_engine::io::Class;
 use tonnage_engine::vocabulary::ClientId;
 use tonnage_engine::{Error, UploadClaim};
-use tonnage_tests::machine::{EIO, Fault, OpKind, OpRecord};
+use tonnage_tests::machine::{EIO, Fault, Noise, OpKind, OpRecord};
+use tonnage_tests::whole_blobs::InOnePiece as _;
 
 use super::check;
 use super::uploads::{REPOSITORY, content, digest, run, send};
@@ -68,5 +69,33 @@ fn the_work_of_an_upload_is_its_clients() {
                 );
             }
         }
+    });
+}
+
+/// Guards: what has to be read from the disk of a blob is its client's.
+#[test]
+fn the_reads_of_a_blob_are_its_clients() {
+    run(check::options(), async |setup| {
+        let whole = content(1, 600_000);
+        setup.push(&whole).await.expect("the disk is sound");
+        let digest = digest(&whole);
+        let found = setup.store.view().read(|view| view.blob(&digest)).await;
+        let found = found.expect("the disk is sound").expect("it was pushed");
+        let opened = setup.store.open_found(&digest, &found, ClientId(7)).await;
+        let reader = opened.expect("the disk is sound").expect("it is stored");
+        setup.machine.disk.set_noise(Noise {
+            would_block: 100,
+            ..Noise::NONE
+        });
+        let before = setup.machine.disk.log().len();
+        let read = reader.read_whole(1 << 20).await.expect("the disk is sound");
+        assert!(read == whole);
+        let log = setup.machine.disk.log();
+        let reads = log[before..].iter().filter(|op| op.kind == OpKind::Read);
+        let clients: Vec<u128> = reads.map(|op| op.call.client.0).collect();
+        assert!(
+            !clients.is_empty() && clients.iter().all(|of| *of == 7),
+            "{clients:?}"
+        );
     });
 }

@@ -71,9 +71,9 @@ pub struct Call {
 }
 
 impl Call {
-    /// Returns the same for a client.
+    /// Returns the same operation for a client.
     #[must_use]
-    pub const fn of(self, client: ClientId) -> Self {
+    pub const fn for_client(self, client: ClientId) -> Self {
         Self { client, ..self }
     }
 }

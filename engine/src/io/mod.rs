@@ -13,7 +13,6 @@
 //!   else makes anything durable.
 //! - An error says whether the operation was attempted: [`IoError::NotAttempted`] leaves the disk as it was.
 
-mod cache_memory;
 mod call;
 mod directory;
 mod errno;
@@ -22,6 +21,7 @@ mod free_memory;
 mod mapped;
 mod native;
 mod outcome;
+mod page_cache;
 #[cfg(test)]
 pub(crate) mod test_env;
 pub mod threads;
@@ -39,13 +39,13 @@ use bytes::Bytes;
 use crate::sync::oneshot;
 use crate::vocabulary::ClientId;
 
-pub(crate) use self::cache_memory::cache_memory_bytes;
 pub use self::call::{Call, Class};
 pub use self::directory::Directory;
 pub use self::free_memory::release_free_memory;
 pub use self::mapped::FaultWatch;
 pub use self::native::{Backend, NotStarted, Started, native};
 pub use self::outcome::{IoError, IoResult};
+pub use self::page_cache::page_cache_bytes;
 pub use self::threads::workers::Workers;
 pub use crate::buffer::Buffer;
 
@@ -168,7 +168,7 @@ pub trait File: Send + Sync + Debug {
     fn read_cached(&self, call: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize>;
     /// Returns a handle of the same file whose reads leave in the page cache only what was there before. `None` if the
     /// backend has none; where the kernel cannot do that, what they bring in stays.
-    fn passing(&self) -> Option<FileRef> {
+    fn dontcache(&self) -> Option<FileRef> {
         None
     }
     /// Maps `length` bytes from `offset`, immediately. `None` if they are not all in memory, or if the backend or the

@@ -49,7 +49,7 @@ pub(crate) struct DedicatedWriter {
     announced_end: Option<u64>,
     /// The end of the reserved space.
     reserved: u64,
-    /// Whose work it is.
+    /// The client whose request it serves.
     client: ClientId,
 }
 
@@ -131,7 +131,7 @@ impl DedicatedWriter {
             let file = written.file();
             let cut = file
                 .file()
-                .set_len(Class::UploadWrite.call().of(self.client), end)
+                .set_len(Class::UploadWrite.call().for_client(self.client), end)
                 .await;
             if let Err(error) = cut {
                 tracing::debug!(path = %file.path().display(), %error, "unused space of an upload could not be freed");
@@ -205,7 +205,7 @@ impl DedicatedWriter {
         self.client = client;
     }
 
-    /// Returns whose work it is.
+    /// Returns the client whose request it serves.
     pub(crate) fn client(&self) -> ClientId {
         self.client
     }
@@ -271,7 +271,7 @@ impl DedicatedWriter {
             }
             let written = write_all(
                 file.file(),
-                Class::UploadWrite.call().of(client),
+                Class::UploadWrite.call().for_client(client),
                 DEDICATED_PAYLOAD + offset,
                 slices,
             )
@@ -280,7 +280,7 @@ impl DedicatedWriter {
             let at = DEDICATED_PAYLOAD + offset;
             let reached = file
                 .file()
-                .write_back(Class::UploadWrite.call().of(client), at, bytes)
+                .write_back(Class::UploadWrite.call().for_client(client), at, bytes)
                 .await;
             match reached {
                 Err(error) if error.was_attempted() => {
@@ -302,14 +302,16 @@ impl DedicatedWriter {
         async move {
             let synced = file
                 .file()
-                .sync_data(Class::UploadWrite.call().of(client))
+                .sync_data(Class::UploadWrite.call().for_client(client))
                 .await;
             if synced.as_ref().is_err_and(IoError::was_attempted) {
                 sync_failed.store(true, Ordering::Release);
             }
             synced.map_err(|error| Error::io("sync segment", file.path(), error))?;
             if !named.load(Ordering::Acquire) {
-                files.sync_dir(Class::UploadWrite.call().of(client)).await?;
+                files
+                    .sync_dir(Class::UploadWrite.call().for_client(client))
+                    .await?;
                 named.store(true, Ordering::Release);
             }
             Ok(())
@@ -348,7 +350,7 @@ impl DedicatedWriter {
             let slices = vec![zeros(gaps.0), table, zeros(gaps.1), frame.encode().into()];
             let written = write_all(
                 file.file(),
-                Class::UploadWrite.call().of(client),
+                Class::UploadWrite.call().for_client(client),
                 end,
                 slices,
             )
@@ -357,7 +359,7 @@ impl DedicatedWriter {
             if longer {
                 let cut = file
                     .file()
-                    .set_len(Class::UploadWrite.call().of(client), places.end)
+                    .set_len(Class::UploadWrite.call().for_client(client), places.end)
                     .await;
                 cut.map_err(|error| Error::io("cut segment", path, error))?;
             }
@@ -396,7 +398,11 @@ fn reserved_to(end: u64, announced: u64) -> u64 {
 async fn reserve(file: &SegmentFile, range: Range<u64>, client: ClientId) -> bool {
     let length = range.end - range.start;
     let file = file.file();
-    let reserved = file.allocate(Class::UploadWrite.call().of(client), range.start, length);
+    let reserved = file.allocate(
+        Class::UploadWrite.call().for_client(client),
+        range.start,
+        length,
+    );
     reserved.await.is_ok()
 }
 

@@ -33,7 +33,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
-use crate::io::{Directory, Env, cache_memory_bytes};
+use crate::io::{Directory, Env};
 use crate::memory::ReadPool;
 use crate::options::Options;
 use crate::poison::Poison;
@@ -47,7 +47,7 @@ pub(crate) use ids::{RESERVE_IDS, SegmentIds};
 pub(crate) use in_use::{SegmentInUse, SegmentsInUse};
 pub(crate) use open_files::{OpenFile, OpenFiles, Purpose};
 pub(crate) use reader::OpenFailure;
-use reader::Parts;
+use reader::ReaderContext;
 pub use reader::{BlobReader, BlobStream};
 pub(crate) use record_walk::{RecordWalk, WalkedRecord};
 pub(crate) use records::RecordScan;
@@ -85,8 +85,7 @@ impl Segments {
         let in_use = Arc::default();
         let appender = Appender::start(&files, &ids, &in_use, poison, options);
         let pool = ReadPool::new(options.read_budget_bytes, options.read_stall, clock);
-        let cache_bytes = options.page_cache_bytes.unwrap_or_else(cache_memory_bytes);
-        let scan_resistance = Arc::new(ScanResistance::new(cache_bytes));
+        let scan_resistance = Arc::new(ScanResistance::new(options.page_cache_bytes));
         Arc::new(Self {
             files,
             ids,
@@ -207,12 +206,12 @@ impl Segments {
                 what,
             )));
         }
-        let parts = Parts {
+        let context = ReaderContext {
             pool: self.pool.clone(),
             damaged: Arc::clone(&self.damaged),
             scan_resistance: Arc::clone(&self.scan_resistance),
         };
-        BlobReader::open(&self.files, parts, (digest, extent), client).await
+        BlobReader::open(&self.files, context, (digest, extent), client).await
     }
 
     /// Opens a shared segment to copy its records.

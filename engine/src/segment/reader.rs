@@ -7,6 +7,7 @@
 //! blob. A leading frame is checked on every read. A trailing one is checked once for each handle, and later each slice
 //! of the table must be unchanged. Memory comes from the pool's budget. A dropped stream does no further work.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,6 +42,10 @@ const WINDOW_HOT_BYTES: u64 = 256 << 10;
 const WINDOW_MAPPED_BYTES: u64 = 1 << 20;
 /// Payload of the largest window after one that came from the disk.
 const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
+/// The same for reads that leave nothing in the page cache. The kernel reads less ahead for them, so that several
+/// windows are read ahead, which together are within a connection's share of the memory for reads.
+const WINDOW_DONTCACHE_BYTES: u64 = 1 << 20;
+const AHEAD_DONTCACHE: usize = 3;
 /// Bytes that are read from memory and checked at once. They are still in the processor's nearest caches when they are
 /// checked.
 const STEP_BYTES: usize = 128 << 10;
@@ -62,7 +67,7 @@ pub struct BlobReader {
 
 /// What all readers of a store share.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct ReaderContext {
     pub(super) pool: ReadPool,
     pub(super) damaged: Arc<Damaged>,
     pub(super) scan_resistance: Arc<ScanResistance>,
@@ -72,13 +77,13 @@ pub(super) struct Parts {
 struct Source {
     file: Arc<SegmentFile>,
     store: [u8; 16],
-    parts: Parts,
+    context: ReaderContext,
     extent: Extent,
     places: RecordPlaces,
     digest: Digest,
     client: ClientId,
     /// For a huge blob: the file, for reads that leave nothing in the page cache.
-    passing: Option<FileRef>,
+    dontcache: Option<FileRef>,
 }
 
 /// Why a blob could not be opened.
@@ -124,7 +129,7 @@ impl BlobReader {
     /// moved since the index was read.
     pub(super) async fn open(
         files: &Arc<SegmentFiles>,
-        parts: Parts,
+        context: ReaderContext,
         (digest, extent): (Digest, Extent),
         client: ClientId,
     ) -> std::result::Result<Self, OpenFailure> {
@@ -132,7 +137,7 @@ impl BlobReader {
             error: Error::corrupt(&files.path(extent.segment), extent.offset, what.0),
             finding: Finding::Wrong,
         })?;
-        let opening = files.open_for_client(extent.segment, client, parts.pool.memory());
+        let opening = files.open_for_client(extent.segment, client, context.pool.memory());
         let file = opening.await.map_err(|error| {
             let finding = if matches!(error, Error::Corrupt(_)) {
                 Finding::Wrong
@@ -146,12 +151,12 @@ impl BlobReader {
             };
             OpenFailure { error, finding }
         })?;
-        let huge = parts.scan_resistance.is_huge(extent.length);
+        let huge = context.scan_resistance.is_huge(extent.length);
         let source = Source {
-            passing: huge.then(|| file.file().passing()).flatten(),
+            dontcache: huge.then(|| file.file().dontcache()).flatten(),
             file,
             store: files.store(),
-            parts,
+            context,
             extent,
             places,
             digest,
@@ -203,7 +208,7 @@ impl BlobReader {
             end: range.end.min(self.len()),
             window: WINDOW_HOT_BYTES,
             table: TableSlice::default(),
-            ahead: None,
+            ahead: VecDeque::new(),
         }
     }
 }
@@ -218,7 +223,8 @@ pub struct BlobStream {
     end: u64,
     window: u64,
     table: TableSlice,
-    ahead: Option<Arc<NextWindow>>,
+    /// The next windows, in order.
+    ahead: VecDeque<Arc<NextWindow>>,
 }
 
 /// Checksums of consecutive chunks.
@@ -271,12 +277,16 @@ impl BlobStream {
         {
             return self.whole_record().await.map(Some);
         }
-        let span = match &self.ahead {
+        let span = match self.ahead.front() {
             Some(ahead) => ahead.span.clone(),
             None => self.span_at(self.position),
         };
         self.load_table(&span).await?;
-        let ahead = self.ahead.take().and_then(|ahead| ahead.read.lock().take());
+        // It stays the first until its read is over: if this future is dropped, the next call reads it again.
+        let ahead = self
+            .ahead
+            .front()
+            .and_then(|ahead| ahead.read.lock().take());
         let fetched = match ahead {
             Some(mut read) => read.done().await.take(),
             None => None,
@@ -307,8 +317,13 @@ impl BlobStream {
         let from = usize::try_from(self.position - span.start).unwrap_or(usize::MAX);
         let to = usize::try_from(self.end.min(span.end) - span.start).unwrap_or(usize::MAX);
         self.position = span.end.min(self.end);
+        self.ahead.pop_front();
+        if self.source.dontcache.is_some() {
+            let cache = &self.source.context.scan_resistance;
+            cache.remember(self.source.extent.segment, span);
+        }
         let most = if cold {
-            WINDOW_MAX_BYTES
+            self.cold_windows().0
         } else if self.reading.may_map() {
             WINDOW_MAPPED_BYTES
         } else {
@@ -332,7 +347,7 @@ impl BlobStream {
         let checksums = self.table.entries.get(first..first + chunks)?;
         let start = source.places.payload + span.start;
         let place = (start, usize::try_from(length).ok()?);
-        let memory = (&source.parts.pool, &self.reading);
+        let memory = (&source.context.pool, &self.reading);
         let window = mapped::map(source.file.file(), place, checksums, memory).await?;
         source.verified(start..start + length);
         Some(window)
@@ -348,7 +363,7 @@ impl BlobStream {
     /// Returns the chunk-aligned window at `position`, which is smaller when memory for reads is short.
     fn span_at(&self, position: u64) -> Range<u64> {
         let start = position / CHUNK * CHUNK;
-        let mut window = self.source.parts.pool.window_bytes(self.window);
+        let mut window = self.source.context.pool.window_bytes(self.window);
         if window == WINDOW_MAPPED_BYTES && self.reading.may_map() {
             window -= start % window;
         }
@@ -359,26 +374,42 @@ impl BlobStream {
         start..(start + window).min(wanted)
     }
 
-    /// Starts reading the next window, if the last one came from the disk and there is memory.
-    fn read_ahead(&mut self, cold: bool) {
-        let pool = &self.source.parts.pool;
-        if !cold || self.position >= self.end || !pool.is_roomy() {
-            return;
+    /// Returns the payload of the largest window after one that came from the disk, and how many are read ahead.
+    fn cold_windows(&self) -> (u64, usize) {
+        if self.source.dontcache.is_some() {
+            (WINDOW_DONTCACHE_BYTES, AHEAD_DONTCACHE)
+        } else {
+            (WINDOW_MAX_BYTES, 1)
         }
-        let span = self.span_at(self.position);
-        let (source, reading) = (Arc::clone(&self.source), self.reading.clone());
-        let to_read = span.clone();
-        let read = InFlight::start(async move {
-            let later = |_: &[u8]| Ok(());
-            source.fetch_payload(to_read, &reading, later).await
-        });
-        let next = Arc::new(NextWindow {
-            span,
-            read: Mutex::new(Some(read)),
-        });
-        let noted: Arc<dyn ReadAhead> = Arc::clone(&next) as _;
-        pool.note_ahead(&self.reading, &noted);
-        self.ahead = Some(next);
+    }
+
+    /// Starts reading the next windows, if the last one came from the disk and there is memory.
+    fn read_ahead(&mut self, cold: bool) {
+        let pool = &self.source.context.pool;
+        let (_, depth) = self.cold_windows();
+        while cold && self.ahead.len() < depth && pool.is_roomy() {
+            let from = self
+                .ahead
+                .back()
+                .map_or(self.position, |last| last.span.end);
+            if from >= self.end {
+                return;
+            }
+            let span = self.span_at(from);
+            let (source, reading) = (Arc::clone(&self.source), self.reading.clone());
+            let to_read = span.clone();
+            let read = InFlight::start(async move {
+                let later = |_: &[u8]| Ok(());
+                source.fetch_payload(to_read, &reading, later).await
+            });
+            let next = Arc::new(NextWindow {
+                span,
+                read: Mutex::new(Some(read)),
+            });
+            let noted: Arc<dyn ReadAhead> = Arc::clone(&next) as _;
+            pool.note_ahead(&self.reading, &noted);
+            self.ahead.push_back(next);
+        }
     }
 
     /// Reads a small blob at once: frame, table, payload.
@@ -509,11 +540,10 @@ impl Source {
     ) -> Result<Fetched> {
         let start = self.places.payload;
         let in_file = start + span.start..start + span.end;
-        let segment = self.extent.segment;
-        let file = match &self.passing {
-            Some(passing) if !self.parts.scan_resistance.keeps(segment, &span) => &**passing,
-            Some(_) | None => self.file.file(),
-        };
+        let (cache, segment) = (&self.context.scan_resistance, self.extent.segment);
+        let dontcache = self.dontcache.as_deref();
+        let dontcache = dontcache.filter(|_| !cache.was_read(segment, span.start));
+        let file = dontcache.unwrap_or(self.file.file());
         self.fetch_in_steps(file, in_file, reading, check).await
     }
 
@@ -533,12 +563,12 @@ impl Source {
         mut check: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Fetched> {
         let wanted = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
-        let mut buffer = self.parts.pool.take(wanted, reading).await;
+        let mut buffer = self.context.pool.take(wanted, reading).await;
         while buffer.len() < wanted {
             let at = span.start + buffer.len() as u64;
             buffer.set_limit(wanted.min(buffer.len() + STEP_BYTES));
             match file.read_cached(
-                Class::ForegroundRead.call().of(self.client),
+                Class::ForegroundRead.call().for_client(self.client),
                 at,
                 &mut buffer,
             ) {
@@ -553,14 +583,14 @@ impl Source {
             let at = span.start + buffer.len() as u64;
             buffer = read_up_to(
                 file,
-                Class::ForegroundRead.call().of(self.client),
+                Class::ForegroundRead.call().for_client(self.client),
                 at,
                 buffer,
             )
             .await
             .map_err(|error| {
                 if error.was_attempted() {
-                    self.parts
+                    self.context
                         .damaged
                         .mark_unreadable(self.digest, self.extent, at..span.end);
                 }
@@ -628,14 +658,14 @@ impl Source {
 
     /// Clears earlier read failures of a span of the file that was now read and checked.
     fn verified(&self, span: Range<u64>) {
-        self.parts
+        self.context
             .damaged
             .verified(&self.digest, &self.extent, &span);
     }
 
     /// Marks the blob as damaged and makes the error that says where.
     fn damage(&self, offset: u64, what: &str) -> Error {
-        self.parts.damaged.mark_wrong(self.digest, self.extent);
+        self.context.damaged.mark_wrong(self.digest, self.extent);
         Error::corrupt(
             self.file.path(),
             offset,

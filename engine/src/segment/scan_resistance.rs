@@ -4,8 +4,8 @@
 //!
 //! A huge blob would push everything else out of the cache, and its own beginning too, before it is read again. So what
 //! its reads bring in stays only if it is read a second time soon after (2Q; Johnson and Shasha, VLDB 1994). One
-//! pull leaves nothing behind. Of many at the same time the second reads from the drive again, and the others share
-//! what it read.
+//! pull leaves nothing behind. Of many, at the same time or one after the other, the second reads from the drive again,
+//! and the others share what it read.
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
@@ -13,18 +13,19 @@ use std::ops::Range;
 use crate::extent::SegmentId;
 use crate::sync::Mutex;
 
-/// A blob is huge if it is longer than this part of the memory for the cache. What was read within this many bytes of
-/// huge blobs counts as read soon before.
-const CACHE_PART: u64 = 4;
-/// Unit in which reads are remembered, in bytes.
-const UNIT_BYTES: u64 = 1 << 20;
-/// Most units that are remembered, so that a machine with much memory needs only a few MiB for them.
+/// A blob is huge if it is longer than this part of the memory for the cache.
+const HUGE_PART: u64 = 4;
+/// Smallest unit in which reads are remembered, in bytes.
+const UNIT_BYTES_MIN: u64 = 1 << 20;
+/// Most units that are remembered, which take a few MiB. They cover as much as the cache has, because what was read
+/// before that would not be in it any more.
 const UNITS_MAX: u64 = 64 << 10;
 
-/// Remembers what was read of huge blobs, and did not stay.
+/// Remembers what was read of huge blobs.
 #[derive(Debug)]
 pub(super) struct ScanResistance {
     huge_bytes: u64,
+    unit_bytes: u64,
     units_max: usize,
     recent: Mutex<RecentUnits>,
 }
@@ -40,11 +41,11 @@ struct RecentUnits {
 impl ScanResistance {
     /// Creates it for a page cache of at most `cache_bytes`.
     pub(super) fn new(cache_bytes: u64) -> Self {
-        let huge_bytes = cache_bytes / CACHE_PART;
-        let units_max = (huge_bytes / UNIT_BYTES).min(UNITS_MAX);
+        let unit_bytes = (cache_bytes / UNITS_MAX).max(UNIT_BYTES_MIN);
         Self {
-            huge_bytes,
-            units_max: usize::try_from(units_max).unwrap_or(usize::MAX),
+            huge_bytes: cache_bytes / HUGE_PART,
+            unit_bytes,
+            units_max: usize::try_from(cache_bytes / unit_bytes).unwrap_or(usize::MAX),
             recent: Mutex::default(),
         }
     }
@@ -54,15 +55,17 @@ impl ScanResistance {
         length > self.huge_bytes
     }
 
-    /// Returns whether what a read of `span` of a huge blob brings into the page cache stays there. If it does not, the
-    /// units that end in it are remembered. `segment` is the blob's own.
-    pub(super) fn keeps(&self, segment: SegmentId, span: &Range<u64>) -> bool {
+    /// Returns whether the unit of a huge blob at `offset` was read to its end lately. So what is read there stays. A
+    /// reader that comes from the unit before has not. `segment` is the blob's own.
+    pub(super) fn was_read(&self, segment: SegmentId, offset: u64) -> bool {
+        let unit = (segment, offset / self.unit_bytes);
+        self.recent.lock().known.contains(&unit)
+    }
+
+    /// Remembers the units of a huge blob that end in `span`, which was read.
+    pub(super) fn remember(&self, segment: SegmentId, span: &Range<u64>) {
         let mut recent = self.recent.lock();
-        // A reader that comes from the unit before has not yet read this one to its end.
-        if recent.known.contains(&(segment, span.start / UNIT_BYTES)) {
-            return true;
-        }
-        for unit in span.start / UNIT_BYTES..span.end / UNIT_BYTES {
+        for unit in span.start / self.unit_bytes..span.end / self.unit_bytes {
             if recent.known.insert((segment, unit)) {
                 recent.order.push_back((segment, unit));
             }
@@ -72,7 +75,6 @@ impl ScanResistance {
         {
             recent.known.remove(&oldest);
         }
-        false
     }
 }
 
@@ -83,40 +85,39 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const BLOB: u64 = 100 * MIB;
 
-    /// Returns whether each window of a read of a whole blob stays.
-    fn read(cache: &ScanResistance, segment: u64, window: u64) -> Vec<bool> {
-        let starts = (0..BLOB / window).map(|number| number * window);
-        let keeps = |start| cache.keeps(SegmentId(segment), &(start..start + window));
-        starts.map(keeps).collect()
+    /// Returns how many windows of a read of a whole blob stay.
+    fn read(cache: &ScanResistance, segment: u64, window: u64) -> u64 {
+        let mut stay = 0;
+        for number in 0..BLOB / window {
+            let span = number * window..(number + 1) * window;
+            stay += u64::from(cache.was_read(SegmentId(segment), span.start));
+            cache.remember(SegmentId(segment), &span);
+        }
+        stay
     }
 
-    /// Guards: one read of a huge blob leaves nothing in the page cache, whatever the size of its windows.
+    /// Guards: one read of a huge blob leaves nothing in the page cache, whatever the size of its windows. What a
+    /// second one reads stays, if the blob can be in the cache.
     #[test]
-    fn one_read_of_a_huge_blob_leaves_nothing() {
-        for window in [MIB / 4, MIB * 3 / 4, MIB, 8 * MIB] {
-            let cache = ScanResistance::new(4 * BLOB - 4);
-            assert!(cache.is_huge(BLOB) && !cache.is_huge(BLOB - 1));
-            let kept = read(&cache, 1, window);
-            assert!(kept.iter().all(|keeps| !keeps), "{window}: {kept:?}");
+    fn the_second_read_stays() {
+        for window in [MIB / 4, MIB / 2, MIB, 2 * MIB] {
+            let cache = ScanResistance::new(2 * BLOB);
+            assert!(cache.is_huge(BLOB) && !cache.is_huge(BLOB / 2));
+            assert_eq!(read(&cache, 1, window), 0, "{window}");
+            assert_eq!(read(&cache, 1, window), BLOB / window, "{window}");
         }
     }
 
-    /// Guards: what a second reader reads soon after the first stays. What is read again after more than fits does not,
-    /// and only that much is remembered.
+    /// Guards: what is read again after more than the cache has does not stay, and only that much is remembered, also
+    /// for a large cache.
     #[test]
-    fn what_is_read_again_soon_stays() {
-        let cache = ScanResistance::new(4 * BLOB - 4);
-        let window = |number: u64| 8 * MIB * number..8 * MIB * (number + 1);
-        for number in 0..10 {
-            assert!(!cache.keeps(SegmentId(1), &window(number)));
-            let follows = number.checked_sub(2);
-            let follows = follows.map(|number| cache.keeps(SegmentId(1), &window(number)));
-            assert_ne!(follows, Some(false), "{number}");
+    fn only_as_much_as_the_cache_has_is_remembered() {
+        let cache = ScanResistance::new(2 * BLOB);
+        for segment in [1, 2, 3, 1] {
+            assert_eq!(read(&cache, segment, MIB), 0, "{segment}");
         }
-        let cache = ScanResistance::new(4 * BLOB - 4);
-        read(&cache, 1, MIB);
-        read(&cache, 2, MIB);
-        assert!(read(&cache, 1, MIB).iter().all(|keeps| !keeps));
-        assert_eq!(cache.recent.lock().known.len(), cache.units_max);
+        assert_eq!(cache.recent.lock().known.len() as u64 * MIB, 2 * BLOB);
+        let large = ScanResistance::new(1 << 50);
+        assert_eq!(large.units_max as u64, UNITS_MAX);
     }
 }

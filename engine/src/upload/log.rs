@@ -34,7 +34,7 @@ pub(super) struct LogFile {
     /// Where the next checkpoint goes; 0 while there is no header.
     end: u64,
     failed: bool,
-    /// Whose work it is.
+    /// The client whose request it serves.
     client: ClientId,
 }
 
@@ -118,7 +118,7 @@ impl LogFile {
         slices.push(record);
         let written = write_all_and_sync(
             &*file,
-            Class::UploadWrite.call().of(self.client),
+            Class::UploadWrite.call().for_client(self.client),
             at,
             slices,
         )
@@ -127,7 +127,7 @@ impl LogFile {
         if !self.named {
             let synced = self
                 .dir
-                .sync(Class::UploadWrite.call().of(self.client))
+                .sync(Class::UploadWrite.call().for_client(self.client))
                 .await;
             synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
             self.named = true;
@@ -144,7 +144,7 @@ impl LogFile {
         let io = &self.env.io;
         if self.exists {
             let opened = io.open(
-                Class::UploadWrite.call().of(self.client),
+                Class::UploadWrite.call().for_client(self.client),
                 &self.path,
                 OpenMode::Write,
             );
@@ -153,7 +153,7 @@ impl LogFile {
             return Ok((file, counted));
         }
         let created = io.open(
-            Class::UploadWrite.call().of(self.client),
+            Class::UploadWrite.call().for_client(self.client),
             &self.path,
             OpenMode::CreateNew,
         );
@@ -177,13 +177,16 @@ impl LogFile {
         }
         let io = &self.env.io;
         let unlinked = io
-            .unlink(Class::UploadWrite.call().of(self.client), &self.path)
+            .unlink(
+                Class::UploadWrite.call().for_client(self.client),
+                &self.path,
+            )
             .await;
         let ended = |op, error| Error::final_io(op, &self.path, error);
         unlinked.map_err(|error| ended("remove upload log", error))?;
         let synced = self
             .dir
-            .sync(Class::UploadWrite.call().of(self.client))
+            .sync(Class::UploadWrite.call().for_client(self.client))
             .await;
         synced.map_err(|error| ended("sync directory of upload log", error))?;
         self.exists = false;

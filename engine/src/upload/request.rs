@@ -233,7 +233,7 @@ impl Upload {
         if found != expected {
             return Err(Error::DigestMismatch { expected, found });
         }
-        if let Some(extent) = self.uploads.stored_intact(&expected).await? {
+        if let Some(extent) = self.uploads.stored_intact(&expected, body.client()).await? {
             body.settle().await;
             return Ok(StoredBytes {
                 extent,

@@ -94,17 +94,20 @@ impl Uploads {
         &self.shared.segments
     }
 
-    /// Returns where the store has `digest`, unless it is damaged there. All of it is read, because the received bytes
-    /// are dropped for it: another exception to the rule that a commit's cost does not depend on the size (D9).
-    pub(super) async fn stored_intact(&self, digest: &Digest) -> Result<Option<Extent>> {
+    /// Returns where the store has `digest`, unless it is damaged there. All of it is read, because the bytes received
+    /// from `client` are dropped for it: another exception to the rule that a commit's cost does not depend on the size
+    /// (D9).
+    pub(super) async fn stored_intact(
+        &self,
+        digest: &Digest,
+        client: ClientId,
+    ) -> Result<Option<Extent>> {
         let damaged = self.segments().damaged();
         let mut stored = self.existing.stored(*digest).await;
         while let Some(extent) = stored
             && !damaged.contains(digest, &extent)
         {
-            let opened = self
-                .segments()
-                .try_open_blob(*digest, extent, ClientId::default());
+            let opened = self.segments().try_open_blob(*digest, extent, client);
             let read = match opened.await {
                 Ok(reader) => Self::read_through(reader).await,
                 Err(failure) => {

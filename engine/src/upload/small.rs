@@ -43,7 +43,7 @@ impl Uploads {
         }
         let digest = payload_hash.digest();
         let pin = self.leases().pin(&[digest]).await?;
-        let stored = self.stored_intact(&digest).await?;
+        let stored = self.stored_intact(&digest, ClientId::ENGINE).await?;
         let (extent, in_use) = if let Some(extent) = stored {
             (extent, None)
         } else {

@@ -173,7 +173,7 @@ thread_local! {
 
 /// Counts an operation of this call that changed the disk of this thread's machine, or tried to, whoever's it is.
 pub(crate) fn count(call: Call) {
-    let call = call.of(ClientId::ENGINE);
+    let call = call.for_client(ClientId::ENGINE);
     COUNTS.with_borrow_mut(|counts| *counts.entry(call).or_default() += 1);
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonnage_engine::Options;
+use tonnage_engine::io::page_cache_bytes;
 use tonnage_server::ServerOptions;
 use tonnage_server::access::{AccessOptions, OwnUsers};
 
@@ -107,7 +108,10 @@ impl Config {
             tls: TlsConfig::default(),
             auth: AuthConfig::default(),
             server: ServerOptions::default(),
-            store: Options::default(),
+            store: Options {
+                page_cache_bytes: page_cache_bytes(),
+                ..Options::default()
+            },
             untagged: Vec::new(),
             connections_set: false,
             open_files_set: false,

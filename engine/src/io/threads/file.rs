@@ -29,12 +29,13 @@ pub(in crate::io) struct Handle {
     descriptor: Arc<OwnedFd>,
     /// Set if reads leave the page cache as it is.
     uncached: Option<Arc<Uncached>>,
-    /// Whether what reads through the page cache bring in is dropped.
-    is_passing: bool,
+    /// Whether pages that its reads bring into the page cache are dropped.
+    is_dontcache: bool,
 }
 
 /// Drops pages that this read, or read-ahead for it, brings into the page cache (`preadv2(2)`, Linux 6.14).
-const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+const DONTCACHE: ReadWriteFlags =
+    ReadWriteFlags::from_bits_retain(libc::RWF_DONTCACHE.cast_unsigned());
 
 impl Handle {
     /// Makes the handle of an open file that is read through the page cache.
@@ -42,7 +43,7 @@ impl Handle {
         Self {
             descriptor: Arc::new(descriptor),
             uncached: None,
-            is_passing: false,
+            is_dontcache: false,
         }
     }
 
@@ -70,10 +71,9 @@ impl Handle {
         let descriptor = &*self.descriptor;
         let count = match &self.uncached {
             Some(uncached) => uncached.read(descriptor, offset, &mut buffer)?,
-            None => {
-                let read = self.read_with(ReadWriteFlags::empty(), offset, &mut buffer);
-                read.map_err(operation_error)?
-            }
+            None => self
+                .read_with(ReadWriteFlags::empty(), offset, &mut buffer)
+                .map_err(operation_error)?,
         };
         buffer.advance(count);
         Ok((buffer, count))
@@ -92,7 +92,7 @@ impl Handle {
                 rustix::io::preadv2(&self.descriptor, slices, offset, flags)
             })
         };
-        if self.is_passing {
+        if self.is_dontcache {
             match read(flags | DONTCACHE) {
                 // The kernel or the file system does not have it.
                 Err(Errno::OPNOTSUPP) => {}
@@ -178,7 +178,7 @@ impl ThreadFile {
         let handle = Handle {
             descriptor: Arc::new(descriptor),
             uncached,
-            is_passing: false,
+            is_dontcache: false,
         };
         Self {
             handle,
@@ -233,9 +233,9 @@ impl File for ThreadFile {
         Ok(count)
     }
 
-    fn passing(&self) -> Option<FileRef> {
+    fn dontcache(&self) -> Option<FileRef> {
         let handle = Handle {
-            is_passing: true,
+            is_dontcache: true,
             ..self.handle.clone()
         };
         Some(Arc::new(Self {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::round_robin::RoundRobin;
+use crate::client_turns::ClientTurns;
 use crate::vocabulary::ClientId;
 
 /// How long a thread that is not kept waits for work before it ends.
@@ -116,8 +116,8 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// The waiting jobs, by urgency. None is empty.
-    jobs: BTreeMap<u8, RoundRobin<ClientId, Job>>,
+    /// The waiting jobs, by urgency, of which there are few.
+    jobs: BTreeMap<u8, ClientTurns<Job>>,
     waiting: usize,
     threads: usize,
     idle: usize,
@@ -127,11 +127,7 @@ struct State {
 impl State {
     /// Takes the job that runs next.
     fn take(&mut self) -> Option<Job> {
-        let mut most_urgent = self.jobs.first_entry()?;
-        let job = most_urgent.get_mut().pop();
-        if most_urgent.get().first().is_none() {
-            most_urgent.remove();
-        }
+        let job = self.jobs.values_mut().find_map(ClientTurns::pop);
         self.waiting -= usize::from(job.is_some());
         job
     }
@@ -269,7 +265,7 @@ mod tests {
         let ask = |workers: &Workers| {
             let (answer, answered) = mpsc::channel();
             workers.submit(0, ClientId::ENGINE, move || {
-                answer.send(niceness()).unwrap()
+                answer.send(niceness()).unwrap();
             });
             answered.recv_timeout(NEVER).unwrap()
         };
@@ -305,9 +301,7 @@ mod tests {
     fn clients_take_turns() {
         let of_one = [(0, 1, 1), (0, 1, 3), (0, 1, 5), (0, 1, 6)];
         let of_another = [(0, 2, 2), (0, 2, 4)];
-        assert_eq!(
-            order_of(&[of_one.as_slice(), &of_another].concat()),
-            [1, 2, 3, 4, 5, 6]
-        );
+        let order = order_of(&[of_one.as_slice(), &of_another].concat());
+        assert_eq!(order, [1, 2, 3, 4, 5, 6]);
     }
 }

@@ -98,8 +98,8 @@ impl File for UringFile {
         self.file.read_cached(call, offset, buffer)
     }
 
-    fn passing(&self) -> Option<FileRef> {
-        self.file.passing()
+    fn dontcache(&self) -> Option<FileRef> {
+        self.file.dontcache()
     }
 
     fn map_cached(&self, call: Call, offset: u64, length: usize) -> Option<Arc<dyn Mapping>> {

@@ -13,8 +13,8 @@
 //!
 //! Background work has a small share of each bound, and another share is reserved for commits.
 
+use crate::client_turns::ClientTurns;
 use crate::io::Class;
-use crate::round_robin::RoundRobin;
 use crate::vocabulary::ClientId;
 
 /// Most operations of a ring under way.
@@ -103,7 +103,7 @@ impl Load {
 /// The waiting operations of one class.
 #[derive(Debug)]
 struct Waiting<T> {
-    items: RoundRobin<ClientId, (Weight, T)>,
+    items: ClientTurns<(Weight, T)>,
     /// How often another class started while this one could have.
     passed: u32,
 }
@@ -121,7 +121,7 @@ impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             waiting: Class::ALL.map(|_| Waiting {
-                items: RoundRobin::default(),
+                items: ClientTurns::default(),
                 passed: 0,
             }),
             all: Load::default(),

@@ -38,7 +38,7 @@ const TINY_BYTES: usize = 4 << 10;
 pub(super) struct Body {
     shared: Arc<Shared>,
     identity: UploadIdentity,
-    /// Whose work it is: that of the request that has the turn.
+    /// The client whose request has the turn.
     client: ClientId,
     algorithm: Algorithm,
     length_hint: Option<u64>,
@@ -127,6 +127,11 @@ impl Body {
     /// Returns the running algorithm.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// Returns the client whose request has the turn.
+    pub(super) fn client(&self) -> ClientId {
+        self.client
     }
 
     /// Counts what follows as work of `client`, which takes turns with others.

@@ -87,7 +87,7 @@ async fn read_piece(
     let buffer = pool.take(bytes, &Reading::internal()).await;
     let read = read_exact(
         file.file(),
-        Class::UploadWrite.call().of(client),
+        Class::UploadWrite.call().for_client(client),
         DEDICATED_PAYLOAD + offset,
         buffer,
     )

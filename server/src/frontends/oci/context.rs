@@ -94,7 +94,7 @@ impl RequestContext<'_> {
         holds.then_some(self.account)
     }
 
-    /// Returns the id of the client, by which reads are scheduled fairly.
+    /// Returns the id of the client, by which its work takes turns with that of others.
     pub(super) fn client_id(&self) -> ClientId {
         source::client_id(self.client.peer())
     }

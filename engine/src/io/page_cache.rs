@@ -1,6 +1,6 @@
 //! How much memory the page cache may have.
 //!
-//! Owns: [`cache_memory_bytes`]. What a process reads through the cache counts against the limit of its control group.
+//! Owns: [`page_cache_bytes`]. What a process reads through the cache counts against the limit of its control group.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ const GROUPS: &str = "/sys/fs/cgroup";
 
 /// Returns the most memory that the page cache may have for this process, in bytes: that of the machine, or the limit
 /// of its control group.
-pub(crate) fn cache_memory_bytes() -> u64 {
+pub fn page_cache_bytes() -> u64 {
     let machine = rustix::system::sysinfo();
     let memory = machine.totalram.saturating_mul(machine.mem_unit.into());
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -26,19 +26,21 @@ fn limit_bytes(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u
         let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
             continue;
         };
-        let (mount, file) = if controllers.is_empty() {
-            (GROUPS.into(), "memory.max")
+        let (mount, files): (_, &[&str]) = if controllers.is_empty() {
+            // Above "high" the kernel takes pages away, below "max" in any case.
+            (GROUPS.into(), &["memory.max", "memory.high"])
         } else if controllers.split(',').any(|name| name == "memory") {
-            (Path::new(GROUPS).join("memory"), "memory.limit_in_bytes")
+            (Path::new(GROUPS).join("memory"), &["memory.limit_in_bytes"])
         } else {
             continue;
         };
         // In a container the path may be that of the host, and only the mount itself is there.
-        let around = Path::new(group).ancestors();
-        let around = around.map(|group| group.strip_prefix("/").unwrap_or(group));
-        let found = around.filter_map(|group| read(&mount.join(group).join(file)));
-        // Without a limit the file has no number.
-        limits.extend(found.filter_map(|text| text.trim().parse::<u64>().ok()));
+        for group in Path::new(group).ancestors() {
+            let group = mount.join(group.strip_prefix("/").unwrap_or(group));
+            let found = files.iter().filter_map(|file| read(&group.join(file)));
+            // Without a limit the file has no number.
+            limits.extend(found.filter_map(|text| text.trim().parse::<u64>().ok()));
+        }
     }
     limits.into_iter().min()
 }
@@ -55,6 +57,7 @@ mod tests {
             let text = match file.to_str()? {
                 "/sys/fs/cgroup/a/memory.max" => "3000\n",
                 "/sys/fs/cgroup/a/b/memory.max" => "5000\n",
+                "/sys/fs/cgroup/d/memory.high" => "2000\n",
                 "/sys/fs/cgroup/memory.max" => "max\n",
                 "/sys/fs/cgroup/memory/c/memory.limit_in_bytes" => "7000\n",
                 "/sys/fs/cgroup/memory/memory.limit_in_bytes" => "9223372036854771712\n",
@@ -64,6 +67,7 @@ mod tests {
         };
         for (groups, limit) in [
             ("0::/a/b\n", Some(3000)),
+            ("0::/d\n", Some(2000)),
             ("0::/\n", None),
             ("12:cpu:/c\n9:hugetlb,memory:/c\n0::/\n", Some(7000)),
             ("9:memory:/docker/x\n", Some(9_223_372_036_854_771_712)),
@@ -72,6 +76,6 @@ mod tests {
         ] {
             assert_eq!(limit_bytes(groups, files), limit, "{groups:?}");
         }
-        assert!(cache_memory_bytes() > 1 << 20);
+        assert!(page_cache_bytes() > 1 << 20);
     }
 }
