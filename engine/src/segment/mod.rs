@@ -62,9 +62,8 @@ pub(crate) struct Segments {
     ids: Arc<SegmentIds>,
     appender: Appender,
     in_use: Arc<SegmentsInUse>,
-    pool: ReadPool,
-    damaged: Arc<Damaged>,
-    scan_resistance: Arc<ScanResistance>,
+    /// What its readers share.
+    context: Arc<ReaderContext>,
     /// Segments whose header was found damaged and logged.
     bad_headers: Mutex<HashSet<SegmentId>>,
 }
@@ -84,16 +83,17 @@ impl Segments {
         let files = SegmentFiles::new(env, dir, store, Arc::clone(poison), options.open_files_max);
         let in_use = Arc::default();
         let appender = Appender::start(&files, &ids, &in_use, poison, options);
-        let pool = ReadPool::new(options.read_budget_bytes, options.read_stall, clock);
-        let scan_resistance = Arc::new(ScanResistance::new(options.page_cache_bytes));
+        let context = ReaderContext {
+            pool: ReadPool::new(options.read_budget_bytes, options.read_stall, clock),
+            damaged: Arc::default(),
+            scan_resistance: ScanResistance::new(options.page_cache_bytes),
+        };
         Arc::new(Self {
             files,
             ids,
             appender,
             in_use,
-            pool,
-            damaged: Arc::default(),
-            scan_resistance,
+            context: Arc::new(context),
             bad_headers: Mutex::default(),
         })
     }
@@ -125,12 +125,12 @@ impl Segments {
 
     /// Returns the memory for reads.
     pub(crate) fn pool(&self) -> &ReadPool {
-        &self.pool
+        &self.context.pool
     }
 
     /// Returns the known damage.
     pub(crate) fn damaged(&self) -> &Arc<Damaged> {
-        &self.damaged
+        &self.context.damaged
     }
 
     /// Creates a dedicated segment.
@@ -162,7 +162,7 @@ impl Segments {
 
     /// Opens a segment for reads of the drive, which leave the page cache as it is.
     pub(crate) async fn open_uncached(&self, id: SegmentId) -> Result<UncachedSegment> {
-        UncachedSegment::open(&self.files, &self.pool, id).await
+        UncachedSegment::open(&self.files, &self.context.pool, id).await
     }
 
     /// Starts a walk over the records of a segment, which end at `end`. Returns `None` if its header is not intact, and
@@ -190,14 +190,14 @@ impl Segments {
         extent: Extent,
         client: ClientId,
     ) -> std::result::Result<BlobReader, OpenFailure> {
-        if let Some(there) = self.damaged.truncated_at(&extent) {
+        if let Some(there) = self.context.damaged.truncated_at(&extent) {
             let what = format!(
                 "when the store was opened, {there} bytes were there, too few for blob {digest}; push it again"
             );
             let path = self.files.path(extent.segment);
             return Err(OpenFailure::known(Error::corrupt(&path, there, what)));
         }
-        if self.damaged.is_other_content(&digest, &extent) {
+        if self.context.damaged.is_other_content(&digest, &extent) {
             let what = format!("the bytes are not the content of {digest}; push it again");
             let path = self.files.path(extent.segment);
             return Err(OpenFailure::known(Error::corrupt(
@@ -206,11 +206,7 @@ impl Segments {
                 what,
             )));
         }
-        let context = ReaderContext {
-            pool: self.pool.clone(),
-            damaged: Arc::clone(&self.damaged),
-            scan_resistance: Arc::clone(&self.scan_resistance),
-        };
+        let context = Arc::clone(&self.context);
         BlobReader::open(&self.files, context, (digest, extent), client).await
     }
 
@@ -221,6 +217,6 @@ impl Segments {
 
     /// Marks what a failure found, because the blob is still at `extent`.
     pub(crate) fn mark(&self, failure: OpenFailure, digest: Digest, extent: Extent) -> Error {
-        failure.mark(&self.damaged, digest, extent)
+        failure.mark(&self.context.damaged, digest, extent)
     }
 }

@@ -70,14 +70,14 @@ pub struct BlobReader {
 pub(super) struct ReaderContext {
     pub(super) pool: ReadPool,
     pub(super) damaged: Arc<Damaged>,
-    pub(super) scan_resistance: Arc<ScanResistance>,
+    pub(super) scan_resistance: ScanResistance,
 }
 
 #[derive(Debug)]
 struct Source {
     file: Arc<SegmentFile>,
     store: [u8; 16],
-    context: ReaderContext,
+    context: Arc<ReaderContext>,
     extent: Extent,
     places: RecordPlaces,
     digest: Digest,
@@ -129,7 +129,7 @@ impl BlobReader {
     /// moved since the index was read.
     pub(super) async fn open(
         files: &Arc<SegmentFiles>,
-        context: ReaderContext,
+        context: Arc<ReaderContext>,
         (digest, extent): (Digest, Extent),
         client: ClientId,
     ) -> std::result::Result<Self, OpenFailure> {

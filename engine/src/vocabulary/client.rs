@@ -7,6 +7,6 @@
 pub struct ClientId(pub u128);
 
 impl ClientId {
-    /// The engine and its owner. Among clients that take turns, it is one of them.
+    /// The engine and its owner. Where clients take turns, every second turn is theirs.
     pub const ENGINE: Self = Self(0);
 }

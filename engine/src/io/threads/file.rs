@@ -22,6 +22,9 @@ use crate::io::{Call, Dir, File, FileRef, IoFuture, IoResult, Mapping, Residency
 
 /// Most slices of one system call (`IOV_MAX` of Linux). The caller's next call writes the rest.
 pub(in crate::io) const SLICES_MAX: usize = 1024;
+/// Drops pages that a read, or read-ahead for it, brings into the page cache (`preadv2(2)`, Linux 6.14).
+const DONTCACHE: ReadWriteFlags =
+    ReadWriteFlags::from_bits_retain(libc::RWF_DONTCACHE.cast_unsigned());
 
 /// A descriptor and how it is read, shared with every operation on it: an operation that is under way keeps it open.
 #[derive(Debug, Clone)]
@@ -32,10 +35,6 @@ pub(in crate::io) struct Handle {
     /// Whether pages that its reads bring into the page cache are dropped.
     is_dontcache: bool,
 }
-
-/// Drops pages that this read, or read-ahead for it, brings into the page cache (`preadv2(2)`, Linux 6.14).
-const DONTCACHE: ReadWriteFlags =
-    ReadWriteFlags::from_bits_retain(libc::RWF_DONTCACHE.cast_unsigned());
 
 impl Handle {
     /// Makes the handle of an open file that is read through the page cache.
@@ -86,8 +85,11 @@ impl Handle {
         offset: u64,
         buffer: &mut Buffer,
     ) -> rustix::io::Result<usize> {
-        let mut read = |flags| {
+        let mut read = |flags: ReadWriteFlags| {
             retry_on_intr(|| {
+                if flags.is_empty() {
+                    return rustix::io::pread(&self.descriptor, buffer.free_mut(), offset);
+                }
                 let slices = &mut [IoSliceMut::new(buffer.free_mut())];
                 rustix::io::preadv2(&self.descriptor, slices, offset, flags)
             })
