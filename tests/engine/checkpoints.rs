@@ -384,3 +384,38 @@ fn absent_lookups_read_no_pages() {
         store.close().await.expect("a disk without faults");
     });
 }
+
+/// Guards: an open checks all runs before it returns, but after a clean stop, when the open store does. A later kill of
+/// that store counts as a stop that was not clean.
+#[test]
+fn runs_are_checked_later_after_a_clean_stop_alone() {
+    let first = Machine::new(1, &empty_disk());
+    let unchecked = async |store: &Store| store.stats().await.expect("no faults").runs.unchecked;
+    let killed = first.executor.block_on(async {
+        let (store, _) = open(&first).await;
+        let digests = manifests(&store).await;
+        take_round(&store, 1, digests).await.expect("no faults");
+        store.checkpoint().await.expect("no faults");
+        let killed = first.disk.live_image();
+        store.close().await.expect("no faults");
+        killed
+    });
+    let closed = first.disk.live_image();
+    let machine = Machine::new(1, &closed);
+    let killed_again = machine.executor.block_on(async {
+        let (store, report) = open(&machine).await;
+        assert!(report.clean && unchecked(&store).await > 0);
+        let image = machine.disk.live_image();
+        settle(&machine).await;
+        assert_eq!(unchecked(&store).await, 0);
+        image
+    });
+    for image in [killed, killed_again] {
+        let machine = Machine::new(1, &image);
+        machine.executor.block_on(async {
+            let (store, report) = open(&machine).await;
+            assert!(report.checkpoint.is_some() && !report.clean);
+            assert_eq!(unchecked(&store).await, 0);
+        });
+    }
+}

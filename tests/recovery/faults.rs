@@ -444,7 +444,7 @@ fn a_failed_read_is_damage_by_its_cause() {
             scenario
         });
         // With this seed, a bit that is flipped is one of the blob's.
-        let second = Machine::new(3, &first.disk.live_image());
+        let second = Machine::new(1, &first.disk.live_image());
         // Nothing is resident, so every read asks the disk.
         second.disk.set_noise(Noise {
             would_block: 100,

@@ -13,8 +13,9 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::RECORD_BYTES_MAX;
 use crate::io::{Class, IoError, IoResult, OpenMode, exact};
+use crate::journal::{self, Position};
 use crate::limits::COUNTER_USED_MAX;
-use crate::table::{Runs, TableContext};
+use crate::table::{RunCheck, Runs, TableContext};
 
 /// A checkpoint whose files are all intact.
 #[derive(Debug)]
@@ -45,11 +46,13 @@ pub(crate) struct Loaded {
     pub rejected: Vec<Rejected>,
 }
 
-/// Reads the slots. Opens and checks every run of the newest checkpoint for which that succeeds.
+/// Reads the slots. Opens every run of the newest checkpoint for which that succeeds.
+///
+/// With [`RunCheck::Later`], the runs of a checkpoint that a clean stop left are checked later.
 ///
 /// # Errors
 /// A read or a check that was not attempted: it must not cost a rebuild.
-pub(crate) async fn load(context: &TableContext) -> Result<Loaded> {
+pub(crate) async fn load(context: &TableContext, when: RunCheck) -> Result<Loaded> {
     let mut loaded = Loaded::default();
     let mut records = Vec::new();
     for slot in 0..SLOTS {
@@ -77,7 +80,11 @@ pub(crate) async fn load(context: &TableContext) -> Result<Loaded> {
             }
             continue;
         }
-        match Runs::open(context, &record.runs).await {
+        let when = match when {
+            RunCheck::Later if is_last_of_clean_stop(context, &record).await => RunCheck::Later,
+            RunCheck::Later | RunCheck::First => RunCheck::First,
+        };
+        match Runs::open(context, &record.runs, when).await {
             Ok(runs) => {
                 loaded.history.newest = Some(Arc::clone(&record));
                 loaded.chosen = Some(Chosen { record, runs });
@@ -96,6 +103,16 @@ pub(crate) async fn load(context: &TableContext) -> Result<Loaded> {
     Ok(loaded)
 }
 
+/// Whether a clean stop wrote this checkpoint, and nothing was opened since.
+async fn is_last_of_clean_stop(context: &TableContext, record: &CheckpointRecord) -> bool {
+    let end = Position {
+        number: record.journal_number,
+        offset: record.journal_offset,
+    };
+    let io = &*context.env.io;
+    journal::read::is_closed_at(io, &context.root, &context.store_id, end).await
+}
+
 /// Returns what is wrong with the checkpoint that an open falls back to when the newest is unusable, for `fsck`.
 ///
 /// If the newest was unusable, the fallback is the chosen one, and the files of the one before it may be gone.
@@ -112,7 +129,7 @@ pub(crate) async fn check_fallback(
     if !loaded.rejected.is_empty() {
         return Ok(None);
     }
-    let Err(unusable) = Runs::open(context, &older.runs).await else {
+    let Err(unusable) = Runs::open(context, &older.runs, RunCheck::First).await else {
         return Ok(None);
     };
     if let Some(error) = unusable.not_attempted() {

@@ -19,7 +19,7 @@ use crate::format::superblock::Superblock;
 use crate::journal::read::JournalWalk;
 use crate::recovery::{self, Recovered, plan};
 use crate::state::State;
-use crate::table::TableContext;
+use crate::table::{RunCheck, TableContext};
 
 /// Reads both. Returns the rows of the store, as far as they are readable, and the walk that gave them.
 pub(super) async fn check(
@@ -28,7 +28,7 @@ pub(super) async fn check(
     report: &mut FsckReport,
 ) -> Result<Option<(View, JournalWalk)>> {
     let whole = recovery::replay_from_start(context, superblock).await;
-    let recovered = recovery::replay(context, superblock, None).await;
+    let recovered = recovery::replay(context, superblock, None, RunCheck::First).await;
     if let Ok(recovered) = &recovered {
         let fallback = checkpoint::check_fallback(context, &recovered.checkpoints).await?;
         for rejected in recovered.checkpoints.rejected.iter().chain(&fallback) {

@@ -138,6 +138,24 @@ pub(crate) async fn walk(
     Ok(walked)
 }
 
+/// Returns whether the store was closed at `position` and not opened since: a close frame is there, and no later file.
+/// A file that cannot be read says no; [`walk`] says why.
+pub(crate) async fn is_closed_at(
+    io: &dyn Io,
+    store: &Path,
+    store_id: &[u8; 16],
+    position: Position,
+) -> bool {
+    let last = load(io, store, store_id, position.number).await;
+    let next = load(io, store, store_id, position.number + 1).await;
+    let (Ok(LoadedFile::Intact { header, bytes }), Ok(LoadedFile::Absent)) = (last, next) else {
+        return false;
+    };
+    let ignored = &mut |_| Ok(());
+    let scanned = scan::frames(bytes.filled(), &header, position.offset, None, ignored);
+    scanned.is_ok_and(|scanned| scanned.closed && scanned.frames == 1)
+}
+
 /// Checks that no file exists after `absent`, where the journal seems to end. Returns the first file that is missing
 /// before `start`, where the walk began.
 ///

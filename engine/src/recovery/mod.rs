@@ -13,19 +13,22 @@ pub(crate) mod names;
 pub(crate) mod plan;
 pub(crate) mod superblock;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::catalog::apply as rows;
-use crate::catalog::retired;
+use crate::catalog::{View, retired};
 use crate::checkpoint::{self, History};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
+use crate::format::keys::{DamagedPlace, SegmentUse};
 use crate::format::superblock::Superblock;
 use crate::format::transaction::Transaction;
 use crate::journal::read::{JournalWalk, Visitor};
 use crate::journal::{self, Position};
 use crate::state::State;
-use crate::table::{self, Layers, TableContext, resident};
+use crate::table::{self, Layers, RunCheck, TableContext, resident};
 
 /// The result of a replay.
 #[derive(Debug)]
@@ -38,6 +41,28 @@ pub(crate) struct Recovered {
     pub checkpoints: checkpoint::Loaded,
     /// Checkpoints now on disk: those found, or those that a bounded replay wrote.
     pub history: History,
+    /// Segments in which a transaction placed something, even if nothing in them is live.
+    pub segments: BTreeMap<SegmentId, SegmentUse>,
+    /// Blobs that reads found damaged earlier, and where.
+    pub damaged: Vec<(Digest, DamagedPlace)>,
+}
+
+/// Replays as [`replay`] does, for an open.
+///
+/// The runs that a clean stop left are checked later, by the open store. What an open needs of them is read here. If
+/// that meets damage, all of them are checked, and the damaged ones are rebuilt.
+pub(crate) async fn replay_for_open(
+    context: &TableContext,
+    superblock: &Superblock,
+    bound_bytes: usize,
+) -> Result<Recovered> {
+    let bound_bytes = Some(bound_bytes);
+    let replayed = replay(context, superblock, bound_bytes, RunCheck::Later).await;
+    if context.damage.take() {
+        tracing::warn!("index or catalog are damaged on disk; all of their files are checked");
+        return replay(context, superblock, bound_bytes, RunCheck::First).await;
+    }
+    replayed
 }
 
 /// Loads the newest usable checkpoint and replays the journal after it.
@@ -48,8 +73,9 @@ pub(crate) async fn replay(
     context: &TableContext,
     superblock: &Superblock,
     bound_bytes: Option<usize>,
+    when: RunCheck,
 ) -> Result<Recovered> {
-    let checkpoints = checkpoint::load(context).await?;
+    let checkpoints = checkpoint::load(context, when).await?;
     let (state, start) = match &checkpoints.chosen {
         Some(chosen) => (state_of(chosen, superblock).await?, chosen_position(chosen)),
         None => (State::empty(superblock.hash_key), Position::FIRST),
@@ -70,12 +96,31 @@ pub(crate) async fn replay(
         return Err(Error::corrupt(&path, 0, what));
     }
     let Replay { state, history, .. } = replay;
+    let view = View::new(Arc::new(state.clone()));
     Ok(Recovered {
+        segments: segments(&view).await?,
+        damaged: damaged(&view).await?,
         state,
         walked,
         checkpoints,
         history,
     })
+}
+
+async fn segments(view: &View) -> Result<BTreeMap<SegmentId, SegmentUse>> {
+    let (mut found, mut rows) = (BTreeMap::new(), view.segments());
+    while let Some((id, used)) = rows.next_resident().await? {
+        found.insert(id, used);
+    }
+    Ok(found)
+}
+
+async fn damaged(view: &View) -> Result<Vec<(Digest, DamagedPlace)>> {
+    let (mut found, mut rows) = (Vec::new(), view.damaged());
+    while let Some(blob) = rows.next_resident().await? {
+        found.push(blob);
+    }
+    Ok(found)
 }
 
 /// Replays the whole journal, without any checkpoint: the state that everything else must agree with. Takes memory for

@@ -62,6 +62,12 @@ pub(super) fn start(inner: &Arc<Inner>) {
             inner.closing.subscribe(),
         )),
     );
+    let checks = inner.checkpoints.run_checks(inner);
+    let mut closing = inner.closing.subscribe();
+    let task = async move {
+        or_closing(checks, &mut closing).await;
+    };
+    spawn.spawn("run-checks", Box::pin(task));
     let task = collection::task(Arc::downgrade(inner), inner.closing.subscribe());
     spawn.spawn("collection", Box::pin(task));
     let task = scrub::task(Arc::downgrade(inner), inner.closing.subscribe());

@@ -32,7 +32,7 @@ const MERGE_LEAVES_BYTES: u64 = 256 << 20;
 /// Checkpoints of an open store.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    context: TableContext,
+    context: Arc<TableContext>,
     progress: tokio::sync::Mutex<Progress>,
     due: Arc<Notify>,
     running: AtomicBool,
@@ -66,6 +66,9 @@ pub struct RunStats {
     pub runs: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Runs of which only headers and directories were checked, because the last stop was clean. They are checked in
+    /// the background.
+    pub unchecked: u64,
     /// Bytes that checkpoints wrote.
     pub flushed_bytes: u64,
     /// Bytes that merges wrote.
@@ -76,7 +79,7 @@ impl Checkpoints {
     /// Creates the state after the checkpoints in `history`, the newest of which ends at `last`.
     pub(super) fn new(context: TableContext, history: History, last: Position) -> Self {
         Self {
-            context,
+            context: Arc::new(context),
             progress: tokio::sync::Mutex::new(Progress {
                 history,
                 pending: None,
@@ -229,12 +232,25 @@ impl Checkpoints {
         Err(Error::io("merge runs in", &self.context.runs_dir(), full))
     }
 
+    /// Returns a future that checks what an open after a clean stop left unchecked of the runs. It does not hold the
+    /// store.
+    pub(super) fn run_checks(&self, inner: &Inner) -> impl Future<Output = ()> + use<> {
+        let (context, runs) = (Arc::clone(&self.context), runs_of(inner));
+        async move { runs.check_rest(&context).await }
+    }
+
+    /// Fails if a run was found damaged: then the next open has to check all of them.
+    pub(super) fn check_undamaged(&self) -> Result<()> {
+        self.context.damage.check()
+    }
+
     /// Returns the figures of the runs.
     pub(super) fn stats(&self, inner: &Inner) -> RunStats {
         let runs = runs_of(inner);
         RunStats {
             runs: runs.count() as u64,
             bytes: runs.bytes(),
+            unchecked: runs.unchecked() as u64,
             flushed_bytes: self.flushed_bytes.load(Ordering::Relaxed),
             merged_bytes: self.merged_bytes.load(Ordering::Relaxed),
         }

@@ -71,7 +71,9 @@ async fn clean_up(inner: &Inner) -> Result<()> {
     // The first may have completed one that failed before, of an older state.
     inner.checkpoints.run(inner).await?;
     let view = View::new(inner.sequencer.durable());
-    remove_unnamed(&inner.env, &inner.path, &view).await
+    remove_unnamed(&inner.env, &inner.path, &view).await?;
+    // A damaged run is rebuilt by an open that follows an unclean stop.
+    inner.checkpoints.check_undamaged()
 }
 
 async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {

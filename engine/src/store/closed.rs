@@ -13,7 +13,7 @@ use crate::io::{Class, Env};
 use crate::recovery::lock::{DirectoryLock, StoreLock};
 use crate::recovery::superblock::{self as superblocks, Kind};
 use crate::recovery::{self, Recovered};
-use crate::table::TableContext;
+use crate::table::{RunCheck, TableContext};
 use crate::upload;
 
 /// A closed store, locked: no process can open it while this exists.
@@ -35,7 +35,8 @@ impl ClosedStore {
     pub async fn open(env: Env, path: &Path) -> Result<Self> {
         let (superblock, _, lock) = lock_existing(&env, path).await?;
         let context = TableContext::new(env.clone(), path, &superblock);
-        let Recovered { state, .. } = recovery::replay(&context, &superblock, None).await?;
+        let Recovered { state, .. } =
+            recovery::replay(&context, &superblock, None, RunCheck::First).await?;
         Ok(Self {
             env,
             path: path.to_path_buf(),

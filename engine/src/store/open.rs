@@ -23,6 +23,7 @@ use crate::commit::{Sequencer, ShutdownSignals, run_journal};
 use crate::digest::Digest;
 use crate::error::{Corruption, Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
+use crate::format::keys::DamagedPlace;
 use crate::format::superblock::Superblock;
 use crate::io::{Class, Directory, Env};
 use crate::jobs::Jobs;
@@ -36,7 +37,6 @@ use crate::recovery::plan::{self, Facts, Plan};
 use crate::recovery::superblock::{self as superblocks, Kind};
 use crate::recovery::{self, Recovered, apply};
 use crate::segment::{SegmentIds, Segments};
-use crate::state::State;
 use crate::sync::{Mutex, OnceLock, oneshot};
 use crate::table::TableContext;
 use crate::upload::{Existing, Uploads};
@@ -112,8 +112,8 @@ impl Store {
         began: Duration,
     ) -> Result<(Self, OpenReport)> {
         let context = TableContext::new(claim.env.clone(), &claim.path, &claim.superblock);
-        let bound = Some(options.delta_budget_bytes);
-        let recovered = recovery::replay(&context, &claim.superblock, bound).await;
+        let bound = options.delta_budget_bytes;
+        let recovered = recovery::replay_for_open(&context, &claim.superblock, bound).await;
         let recovered = recovered.map_err(Error::unpoisoned)?;
         let mut report = OpenReport {
             created: claim.created,
@@ -209,21 +209,21 @@ async fn assemble(
     // Ids below the limit may have been used before the stop, so only newly reserved ones are used.
     let used = recovered.state.segment_limit;
     let ids = SegmentIds::new(used, used, Arc::clone(&poison));
-    let dir = open_segments(&env, &path, &recovered.state).await?;
+    let dir = open_segments(&env, &path, &named(&recovered)).await?;
     let segments = segments(&env, dir, &superblock, &ids, &poison, &options);
     let stored = Arc::new(Stored::default());
     let dir = open_or_make(&env, &path, "uploads").await?;
     let uploads = uploads(&env, dir, &segments, &leases, &stored, &options);
     let mut facts = durable_facts(&env, &path, &recovered, report.clean).await?;
-    let placed = placed(&recovered.state).await?;
-    let uploading = uploads.resume(&|id| placed.contains(&id)).await?;
+    let placed = &recovered.segments;
+    let uploading = uploads.resume(&|id| placed.contains_key(&id)).await?;
     report.uploads_resumed = uploading.len() as u64;
     facts.uploading = uploading.into_iter().collect();
 
     let plan = plan::plan(&facts);
     apply::apply(&*env.io, &path, &plan).await?;
     superblocks::repair(&*env.io, &path, &superblock, &damaged_copies).await;
-    mark_damage(&plan, &recovered.state, &segments, report).await?;
+    mark_damage(&plan, recovered.damaged, &segments, report);
 
     let spec = JournalSpec {
         store: path.clone(),
@@ -300,30 +300,31 @@ fn segments(
 }
 
 /// Marks as damaged what is truncated and what earlier reads found, before anything reads it.
-async fn mark_damage(
+fn mark_damage(
     plan: &Plan,
-    state: &State,
+    damaged: Vec<(Digest, DamagedPlace)>,
     segments: &Segments,
     report: &mut OpenReport,
-) -> Result<()> {
+) {
     report.orphans_removed = plan.orphans.len() as u64;
     report.segments_missing.clone_from(&plan.missing);
     report.segments_truncated = plan.truncated.iter().map(|(id, _)| *id).collect();
     let gone = plan.missing.iter().map(|id| (*id, 0));
     let truncated = gone.chain(plan.truncated.iter().copied());
     segments.damaged().set_truncated(truncated.collect());
-    let mut damaged = View::new(Arc::new(state.clone())).damaged();
-    while let Some((digest, place)) = damaged.next_resident().await? {
+    for (digest, place) in damaged {
         segments.damaged().set_recorded(digest, &place);
         report.blobs_damaged += 1;
     }
-    Ok(())
 }
 
 /// Opens the directory of segments. If no blob is stored, a missing directory is created: copies may leave out empty
 /// ones. Otherwise a missing one is an error, because all that was in it is lost.
-async fn open_segments(env: &Env, store: &Path, state: &State) -> Result<Directory> {
-    let named = named(state).await?;
+async fn open_segments(
+    env: &Env,
+    store: &Path,
+    named: &BTreeMap<SegmentId, u64>,
+) -> Result<Directory> {
     if named.is_empty() {
         return open_or_make(env, store, "segments").await;
     }
@@ -395,7 +396,7 @@ async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Re
         walked: recovered.walked.clone(),
         segment_limit: recovered.state.segment_limit,
         state_lsn: recovered.state.lsn,
-        named: named(&recovered.state).await?,
+        named: named(recovered),
         uploading: BTreeSet::new(),
         found: apply::segment_sizes(&*env.io, path).await?,
         tidy: clean && whole,
@@ -412,26 +413,12 @@ async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Re
     Ok(facts)
 }
 
-/// Lists the segments that hold live blobs, with the bytes that each must have.
-async fn named(state: &State) -> Result<BTreeMap<SegmentId, u64>> {
-    let mut named = BTreeMap::new();
-    let mut segments = View::new(Arc::new(state.clone())).segments();
-    while let Some((id, used)) = segments.next_resident().await? {
-        if used.live_blobs > 0 {
-            named.insert(id, used.end);
-        }
-    }
-    Ok(named)
-}
-
-/// Lists the segments in which a transaction placed something, even if nothing in them is live.
-async fn placed(state: &State) -> Result<BTreeSet<SegmentId>> {
-    let mut placed = BTreeSet::new();
-    let mut segments = View::new(Arc::new(state.clone())).segments();
-    while let Some((id, _)) = segments.next_resident().await? {
-        placed.insert(id);
-    }
-    Ok(placed)
+/// Returns the segments that hold live blobs, with the bytes that each must have.
+fn named(recovered: &Recovered) -> BTreeMap<SegmentId, u64> {
+    let live = recovered.segments.iter();
+    live.filter(|(_, used)| used.live_blobs > 0)
+        .map(|(id, used)| (*id, used.end))
+        .collect()
 }
 
 /// Begins the epoch's journal, and makes the reserve again.

@@ -1,7 +1,7 @@
 //! The context of the table's files: where they are, and how they are written.
 //!
-//! Owns: [`TableContext`]: the store's directory and identity, the numbers of run files, the page cache, and the sizes
-//! of pages and tiers.
+//! Owns: [`TableContext`]: the store's directory and identity, the numbers of run files, the page cache, the sizes of
+//! pages and tiers, and [`RunDamage`], the first damage that was found in a run.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::page_cache::PageCache;
 use super::tiers::Tiers;
+use crate::error::{Corruption, Result};
 use crate::format::row::table;
 use crate::format::run::PAGE_BYTES_MAX;
 use crate::format::superblock::Superblock;
@@ -77,6 +78,8 @@ pub(crate) struct TableContext {
     pub pages: PageSizes,
     /// Pages in memory.
     pub cache: Arc<PageCache>,
+    /// Damage of runs in use.
+    pub damage: Arc<RunDamage>,
     // Numbers of new run files that no checkpoint names yet.
     claimed: Arc<Mutex<HashSet<u64>>>,
     // Grows with every attempt: the file of a failed attempt may be removed later, and must not be one that is in use.
@@ -95,6 +98,7 @@ impl TableContext {
             tiers: Tiers::default(),
             pages: PageSizes::default(),
             cache: Arc::default(),
+            damage: Arc::default(),
             claimed: Arc::default(),
             next_file: AtomicU64::new(0),
         }
@@ -127,6 +131,29 @@ impl TableContext {
     /// Raises the next number to at least `floor`.
     pub(crate) fn raise_next_file(&self, floor: u64) {
         self.next_file.fetch_max(floor, Ordering::Relaxed);
+    }
+}
+
+/// The first damage that was found in a run while it was in use, if there was any. Then the stop is not clean, so that
+/// the next open checks all runs and rebuilds what is damaged.
+#[derive(Debug, Default)]
+pub(crate) struct RunDamage(Mutex<Option<Corruption>>);
+
+impl RunDamage {
+    /// Records damage.
+    pub(super) fn record(&self, found: Corruption) {
+        self.0.lock().get_or_insert(found);
+    }
+
+    /// Returns the damage as an error, if there was any.
+    pub(crate) fn check(&self) -> Result<()> {
+        let first = self.0.lock().clone();
+        first.map_or(Ok(()), |found| Err(found.into()))
+    }
+
+    /// Forgets the damage, because all runs are opened again. Returns whether there was any.
+    pub(crate) fn take(&self) -> bool {
+        self.0.lock().take().is_some()
     }
 }
 

@@ -30,6 +30,7 @@ use bytes::Bytes;
 
 pub(crate) use context::TableContext;
 pub(crate) use merge::{NewRuns, flush, merge};
+pub(crate) use open::RunCheck;
 pub(crate) use resident::{resident, resident_off_worker};
 pub(crate) use run::{file_id, file_name};
 pub(crate) use runs::Runs;

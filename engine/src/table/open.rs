@@ -1,7 +1,7 @@
-//! Opens run files and checks all of their content.
+//! Opens run files and checks all of their content, at once or later.
 //!
 //! Owns: the order of checks. Each computation between two of them is short. Memory, beside directory and filter:
-//! [`WINDOWS_AT_ONCE`] windows of [`WINDOW_BYTES`] for each file that is being opened.
+//! [`WINDOWS_AT_ONCE`] windows of [`WINDOW_BYTES`] for each file that is being checked.
 
 use std::path::Path;
 
@@ -56,27 +56,40 @@ pub(super) fn window(pages: &[PageEntry], first: usize) -> Option<Window> {
     Some(window)
 }
 
-/// Opens and checks the file that `expected` names.
-pub(super) async fn open(context: &TableContext, expected: &RunRef) -> Result<Run, UnusableRun> {
+/// When filter and pages of a run are read and checked. Header and directory always are when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunCheck {
+    /// Before it is used.
+    First,
+    /// While it is used.
+    Later,
+}
+
+/// Opens the file that `expected` names.
+pub(super) async fn open(
+    context: &TableContext,
+    expected: &RunRef,
+    when: RunCheck,
+) -> Result<Run, UnusableRun> {
     let path = context.runs_dir().join(file_name(expected.id));
-    match open_at(context, &path, expected).await {
-        Ok(run) => Ok(run),
-        Err(Failure::Malformed(what)) => Err(UnusableRun {
-            path,
-            why: what.0,
-            attempted: true,
-        }),
-        Err(Failure::NotChecked) => Err(UnusableRun {
-            path,
-            why: "the check did not finish".to_owned(),
-            attempted: false,
-        }),
-        Err(Failure::Io(error)) => Err(UnusableRun {
-            path,
-            why: error.to_string(),
-            attempted: error.was_attempted(),
-        }),
+    let opened = open_at(context, &path, expected).await;
+    let run = opened.map_err(|failure| failure.of(&path))?;
+    if when == RunCheck::First {
+        check(context, &run).await?;
     }
+    Ok(run)
+}
+
+/// Reads the filter of a run, and checks all that was not checked when it was opened.
+pub(super) async fn check(context: &TableContext, run: &Run) -> Result<(), UnusableRun> {
+    let checking = async {
+        let filter = read_filter(context, &run.file, &run.header).await?;
+        run.set_filter(filter);
+        check_pages(context, &run.file, &run.header, &run.pages).await
+    };
+    checking.await.map_err(|failure| failure.of(&run.path))?;
+    run.set_checked();
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -85,6 +98,22 @@ enum Failure {
     /// A computation did not run to its end: nothing is known of the file.
     NotChecked,
     Io(IoError),
+}
+
+impl Failure {
+    /// Returns the error about the file at `path`.
+    fn of(self, path: &Path) -> UnusableRun {
+        let (why, attempted) = match self {
+            Self::Malformed(what) => (what.0, true),
+            Self::NotChecked => ("the check did not finish".to_owned(), false),
+            Self::Io(error) => (error.to_string(), error.was_attempted()),
+        };
+        UnusableRun {
+            path: path.to_path_buf(),
+            why,
+            attempted,
+        }
+    }
 }
 
 impl From<Malformed> for Failure {
@@ -110,7 +139,6 @@ async fn open_at(context: &TableContext, path: &Path, expected: &RunRef) -> Resu
     let head = read(&file, 0, FILE_HEADER_BYTES).await?;
     let (header, crc) = (FileHeader::decode(&head)?, header_crc(&head));
     check_header(&header, crc, context, expected)?;
-    let filter = read_filter(context, &file, &header).await?;
     let length = usize::try_from(header.directory_bytes()).unwrap_or(usize::MAX);
     let directory = read(&file, header.directory_offset, length).await?;
     let decode = {
@@ -118,14 +146,12 @@ async fn open_at(context: &TableContext, path: &Path, expected: &RunRef) -> Resu
         move || decode_pages(&header, &directory)
     };
     let pages = compute(context, decode).await??;
-    check_pages(context, &file, &header, &pages).await?;
     Ok(Run::new(
         context,
         path.to_path_buf(),
         file,
         (header, crc),
         pages,
-        filter,
     ))
 }
 

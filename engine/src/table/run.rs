@@ -4,8 +4,8 @@
 //! store, or from the kernel's without waiting. A read that would wait for the disk fails instead. Refuses: deciding
 //! what an unusable file means; the caller rebuilds from the journal.
 //!
-//! Invariants: opening checks everything (checksums, structure, order of keys); a page is checked again whenever it is
-//! read. A media error or a truncated file is an error of that read only.
+//! Invariants: a page is checked whenever it is read, also if the check of the whole file was left for later. Until the
+//! filter was read, every key passes it. A media error or a truncated file is an error of that read only.
 
 use std::any::Any;
 use std::io;
@@ -16,16 +16,17 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 
 use super::TableContext;
+use super::context::RunDamage;
 use super::filter::{Filter, KeyHash};
 use super::page_cache::{CachedPage, PageCache};
 use crate::buffer::Buffer;
-use crate::error::{Absent, Error, InMemory, Result};
+use crate::error::{Absent, Corruption, Error, InMemory, Result};
 use crate::format::checkpoint::RunRef;
 use crate::format::codec::Malformed;
 use crate::format::run::{FileHeader, Page, PageEntry, PagePlace};
 use crate::io::{Class, FileRef, IoError, exact};
 use crate::limits::COUNTER_USED_MAX;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, OnceLock};
 
 /// A run file that cannot be used: missing, unreadable, damaged, or of another store. It costs a rebuild.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,10 +68,14 @@ pub(crate) struct Run {
     pub(super) header: FileHeader,
     pub(super) crc: u32,
     pub(super) pages: Vec<PageEntry>,
-    pub(super) filter: Filter,
+    /// Set once it was read.
+    filter: OnceLock<Filter>,
+    /// Set once all of the file was checked.
+    checked: OnceLock<()>,
     /// Weak references to the pages in memory.
     slots: Vec<Mutex<Weak<CachedPage>>>,
     cache: Arc<PageCache>,
+    damage: Arc<RunDamage>,
 }
 
 /// The result of a lookup in one run.
@@ -102,14 +107,13 @@ impl Absent for AbsentPage {
 }
 
 impl Run {
-    /// Creates a run from its parts, which were read and checked.
+    /// Creates a run from its header and directory, which were read and checked.
     pub(super) fn new(
         context: &TableContext,
         path: PathBuf,
         file: FileRef,
         (header, crc): (FileHeader, u32),
         pages: Vec<PageEntry>,
-        filter: Filter,
     ) -> Self {
         let slots = pages.iter().map(|_| Mutex::new(Weak::new())).collect();
         Self {
@@ -118,10 +122,27 @@ impl Run {
             header,
             crc,
             pages,
-            filter,
+            filter: OnceLock::new(),
+            checked: OnceLock::new(),
             slots,
             cache: Arc::clone(&context.cache),
+            damage: Arc::clone(&context.damage),
         }
+    }
+
+    /// Begins to use the filter.
+    pub(super) fn set_filter(&self, filter: Filter) {
+        self.filter.get_or_init(|| filter);
+    }
+
+    /// Records that all of the file was checked.
+    pub(super) fn set_checked(&self) {
+        self.checked.get_or_init(|| ());
+    }
+
+    /// Whether all of the file was checked.
+    pub(super) fn is_checked(&self) -> bool {
+        self.checked.get().is_some()
     }
 
     /// Looks up `key`.
@@ -129,7 +150,7 @@ impl Run {
     /// # Errors
     /// [`Error::NotResident`] if that needs the disk.
     pub(super) fn get(self: &Arc<Self>, key: &[u8], hash: KeyHash) -> Result<Lookup> {
-        if !self.filter.may_have(hash) {
+        if !self.may_have(hash) {
             return Ok(Lookup::NotFound);
         }
         let Some(number) = self.page_of(key) else {
@@ -145,7 +166,8 @@ impl Run {
 
     /// Whether the run may have rows whose filter key has this hash.
     pub(super) fn may_have(&self, hash: KeyHash) -> bool {
-        self.filter.may_have(hash)
+        let filter = self.filter.get();
+        filter.is_none_or(|filter| filter.may_have(hash))
     }
 
     /// Returns the number of the page that would hold `key`; `None` if `key` is before all of them.
@@ -220,7 +242,7 @@ impl Run {
     /// Decodes and checks the page of `entry`.
     pub(super) fn checked(&self, entry: &PageEntry, bytes: Bytes) -> Result<Page> {
         open_page(&self.header, entry, bytes)
-            .map_err(|what| Error::corrupt(&self.path, entry.offset, what.0 + ADVICE))
+            .map_err(|what| self.damaged(entry.offset, what.0).into())
     }
 
     pub(super) fn entry(&self, number: usize) -> Result<&PageEntry> {
@@ -229,12 +251,26 @@ impl Run {
     }
 
     pub(super) fn unreadable(&self, error: IoError) -> Error {
+        if error.was_attempted() {
+            self.damaged(0, error.to_string());
+        }
         Error::io("read rows of", &self.path, error)
     }
 
     fn cut_short(&self, entry: &PageEntry) -> Error {
-        let what = format!("the file ends before this page's end{ADVICE}");
-        Error::corrupt(&self.path, entry.offset, what)
+        let what = "the file ends before this page's end".to_owned();
+        self.damaged(entry.offset, what).into()
+    }
+
+    /// Records damage of this run, and returns it.
+    pub(super) fn damaged(&self, offset: u64, what: String) -> Corruption {
+        let found = Corruption {
+            path: self.path.clone(),
+            offset,
+            what: what + ADVICE,
+        };
+        self.damage.record(found.clone());
+        found
     }
 
     /// Returns the reference by which a checkpoint names this file.

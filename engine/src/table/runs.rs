@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::context::TableContext;
 use super::filter::KeyHash;
-use super::open;
+use super::open::{self, RunCheck};
 use super::run::{Lookup, Run, UnusableRun};
 use crate::error::Result;
 use crate::format::checkpoint::RunRef;
@@ -33,14 +33,15 @@ impl Runs {
         Self::default()
     }
 
-    /// Opens and checks the files that a checkpoint names.
+    /// Opens the files that a checkpoint names.
     pub(crate) async fn open(
         context: &TableContext,
         references: &[RunRef],
+        when: RunCheck,
     ) -> std::result::Result<Self, UnusableRun> {
         let opening = references
             .iter()
-            .map(|reference| open::open(context, reference));
+            .map(|reference| open::open(context, reference, when));
         let runs: Vec<Run> = stream::iter(opening)
             .buffered(OPEN_AT_ONCE)
             .try_collect()
@@ -57,6 +58,27 @@ impl Runs {
 
     pub(super) fn list(&self) -> &[Arc<Run>] {
         &self.list
+    }
+
+    /// Checks what [`RunCheck::Later`] left, one run after the other, the newest first. Damage is recorded with the
+    /// context.
+    pub(crate) async fn check_rest(&self, context: &TableContext) {
+        for run in self.list.iter().filter(|run| !run.is_checked()) {
+            let Err(unusable) = open::check(context, run).await else {
+                continue;
+            };
+            if unusable.attempted {
+                let found = run.damaged(0, unusable.why);
+                tracing::error!(%found, "index or catalog are damaged on disk; requests that need this part fail until a restart");
+            } else {
+                tracing::warn!(%unusable, "a run could not be checked; the next start tries again");
+            }
+        }
+    }
+
+    /// Returns the number of runs that [`Runs::check_rest`] has to check.
+    pub(crate) fn unchecked(&self) -> usize {
+        self.list.iter().filter(|run| !run.is_checked()).count()
     }
 
     /// Returns the references by which a checkpoint names the files, newest first.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::builder::{Builder, FinishedFile};
 use super::context::Claim;
-use super::open;
+use super::open::{self, RunCheck};
 use super::run::{Run, file_name};
 use super::scan::Scan;
 use super::{Runs, TableContext};
@@ -123,12 +123,14 @@ pub(super) async fn write(context: &TableContext, input: Input) -> Result<Option
                 file.made = true;
                 let reference = output.finish(context, end).await?;
                 // Read back and checked before anything names it.
-                let run = open::open(context, &reference).await.map_err(|unusable| {
-                    unusable.not_attempted().unwrap_or_else(|| {
-                        let what = format!("just written, {}", unusable.why);
-                        Error::corrupt(&unusable.path, 0, what)
-                    })
-                })?;
+                let run = open::open(context, &reference, RunCheck::First)
+                    .await
+                    .map_err(|unusable| {
+                        unusable.not_attempted().unwrap_or_else(|| {
+                            let what = format!("just written, {}", unusable.why);
+                            Error::corrupt(&unusable.path, 0, what)
+                        })
+                    })?;
                 let dir = context.runs_dir();
                 let synced = exact::sync_dir(&*context.env.io, Class::Directory.call(), &dir).await;
                 synced.map_err(|error| context.poison.of_directory_sync(&dir, error))?;

@@ -10,7 +10,7 @@ use tonnage_engine::{Digest, Error, Store};
 
 use super::census::Census;
 use super::found;
-use super::recover::{Found, Task, Violation, fsck_image, guarded, store_path};
+use super::recover::{Found, Task, Violation, fsck_image, guarded, open_damaged, store_path};
 use crate::machine::{Image, Machine, MisdirectedWrite, Prng};
 use crate::whole_blobs::{ByDigest as _, InOnePiece as _};
 
@@ -171,8 +171,7 @@ fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Viola
     };
     let machine = Machine::new(task.seed, image);
     machine.executor.block_on(async {
-        let opened = Store::open(machine.env.clone(), &store_path(), task.options.clone()).await;
-        let Ok((store, _)) = opened else {
+        let Ok(store) = open_damaged(&machine, &task.options).await else {
             return if noticed {
                 Ok("refused at open")
             } else {

@@ -20,7 +20,7 @@ use super::generate;
 use super::operation::{Call, How, Operation};
 use super::record::{SentUpload, Shared};
 use super::recover::{
-    Found, Task, Violation, empty_disk, fsck_image, guarded, recover, store_path,
+    Found, Task, Violation, empty_disk, fsck_image, guarded, open_damaged, recover, store_path,
 };
 use crate::machine::{Fault, Image, Machine, Noise, OpKind};
 use crate::whole_blobs::ByDigest as _;
@@ -173,9 +173,8 @@ impl Specimen {
             .as_ref()
             .is_some_and(|(journal, from)| journal == path && at >= *from);
         machine.executor.block_on(async {
-            let options = self.task.options.clone();
-            let store = match Store::open(machine.env.clone(), &store_path(), options).await {
-                Ok((store, _)) => store,
+            let store = match open_damaged(&machine, &self.task.options).await {
+                Ok(store) => store,
                 Err(error) if !may_refuse(path) => {
                     return wrong(format!("more than a cache or a blob is lost: {error}"));
                 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tonnage_engine::fsck::{self, Finding, FsckOptions, FsckReport, Severity};
@@ -121,6 +122,29 @@ pub fn recover(task: &Task, image: &Image) -> Result<Found, Violation> {
         }
         Ok(found)
     })
+}
+
+/// Opens a store with damaged bytes, as an operator does. After a clean stop its runs are checked while it is open. If
+/// one is damaged, the store is opened a second time, and must have rebuilt it.
+pub async fn open_damaged(machine: &Machine, options: &Options) -> Result<Store, Error> {
+    let path = store_path();
+    let open = || Store::open(machine.env.clone(), &path, options.clone());
+    let checked = async |store: &Store| {
+        let stats = store.stats().await;
+        stats.is_ok_and(|stats| stats.runs.unchecked == 0)
+    };
+    let (store, _) = open().await?;
+    // The runs are checked by then.
+    machine.env.clock.sleep(Duration::from_secs(1)).await;
+    if checked(&store).await {
+        return Ok(store);
+    }
+    let closed = store.close().await;
+    assert!(closed.is_err(), "a stop with a damaged run is not clean");
+    drop(store);
+    let (store, _) = open().await?;
+    assert!(checked(&store).await, "a damaged run is in use");
+    Ok(store)
 }
 
 /// Runs `fsck` on an image. Damage is a violation, leftover files and invalid caches are not.

@@ -26,7 +26,7 @@ use crate::io::{Spawn, TaskFuture, test_env};
 use crate::table::context::PageSizes;
 use crate::table::page_cache::PageCache;
 use crate::table::tiers::Tiers;
-use crate::table::{self, Layers, Runs, Scan, TableContext, resident};
+use crate::table::{self, Layers, RunCheck, Runs, Scan, TableContext, resident};
 
 const STORE: [u8; 16] = *b"a store of tests";
 const FACTS: Positions = Positions {
@@ -252,7 +252,9 @@ impl World {
                     chosen,
                     history,
                     rejected,
-                } = checkpoint::load(&self.context).await.unwrap();
+                } = checkpoint::load(&self.context, RunCheck::First)
+                    .await
+                    .unwrap();
                 assert_eq!(rejected, []);
                 self.layers = Layers::new(chosen.map_or_else(Runs::empty, |chosen| chosen.runs));
                 self.history = history;
@@ -290,7 +292,8 @@ proptest! {
     }
 }
 
-/// Guards: a damaged run file is noticed at open, whichever byte it is, and whether it is cut or grown.
+/// Guards: a damaged run file is noticed, whichever byte it is, and whether it is cut or grown: at open, or by the
+/// check that an open left for later.
 #[test]
 fn every_damaged_byte_of_a_run_file_is_noticed() {
     run(async {
@@ -302,7 +305,20 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
         let done = checkpoint(&context, &History::default(), &mut layers).await;
         let references = done.runs.references();
         assert_eq!(references.len(), 1);
-        let open = || Runs::open(&context, &references);
+        let open = async || {
+            let later = Runs::open(&context, &references, RunCheck::Later).await;
+            let is_bad = match &later {
+                Ok(runs) => {
+                    runs.check_rest(&context).await;
+                    assert_eq!(runs.unchecked() > 0, context.damage.check().is_err());
+                    context.damage.take()
+                }
+                Err(_) => true,
+            };
+            let first = Runs::open(&context, &references, RunCheck::First).await;
+            assert_eq!(first.is_err(), is_bad);
+            first
+        };
         open().await.unwrap();
         let path = file_of(root, references[0].id);
         let intact = std::fs::read(&path).unwrap();
@@ -327,7 +343,7 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
             ..superblock()
         };
         let foreign = TableContext::new(context.env.clone(), root, &superblock);
-        let foreign = Runs::open(&foreign, &references).await;
+        let foreign = Runs::open(&foreign, &references, RunCheck::First).await;
         assert!(foreign.unwrap_err().why.contains("another store"));
     });
 }
@@ -403,11 +419,35 @@ fn a_merge_lets_checkpoints_pass() {
             get(&layers.with_runs(done.runs), &index_key(1)).await,
             Some(b"4".to_vec())
         );
-        let loaded = checkpoint::load(&context).await.unwrap();
+        let loaded = checkpoint::load(&context, RunCheck::First).await.unwrap();
         assert_eq!(loaded.rejected, []);
         let layers = Layers::new(loaded.chosen.unwrap().runs);
         assert_eq!(layers.runs().count(), 2);
         assert_eq!(get(&layers, &index_key(1)).await, Some(b"4".to_vec()));
+    });
+}
+
+/// Guards: runs that are checked later have the same rows before the check as after it, and absent keys stay absent.
+#[test]
+fn runs_are_used_before_they_are_checked() {
+    run(async {
+        let directory = TempDir::new().unwrap();
+        let context = context(directory.path());
+        let mut layers = filled(0..200);
+        let first = checkpoint(&context, &History::default(), &mut layers).await;
+        layers.put(index_key(5), None);
+        let done = checkpoint(&context, &first.history, &mut layers).await;
+        let references = done.runs.references();
+        let runs = Runs::open(&context, &references, RunCheck::Later).await;
+        let layers = Layers::new(runs.unwrap());
+        for checked in [false, true] {
+            assert_eq!(layers.runs().unchecked(), if checked { 0 } else { 2 });
+            for n in 0..400 {
+                let expected = (n < 200 && n != 5).then(|| vec![0x5a; 44]);
+                assert_eq!(get(&layers, &index_key(n)).await, expected, "row {n}");
+            }
+            layers.runs().check_rest(&context).await;
+        }
     });
 }
 
@@ -480,7 +520,7 @@ fn run_files_are_those_of_two_checkpoints() {
                 checkpoint::flush(&context, &history, FACTS, &frozen, frozen.runs())
                     .await
                     .unwrap_err();
-                let loaded = checkpoint::load(&context).await.unwrap();
+                let loaded = checkpoint::load(&context, RunCheck::First).await.unwrap();
                 assert_eq!(loaded.chosen.unwrap().record.sequence, 3);
                 assert_eq!(loaded.rejected.len(), 2);
                 for slot in &slots {
@@ -534,7 +574,9 @@ fn damage_falls_back_to_the_checkpoint_before() {
         let intact = std::fs::read(&slot).unwrap();
         let record = std::fs::read(file_of(root, newest.runs[0].id)).unwrap();
         let chosen = async || {
-            let loaded = checkpoint::load(&context(root)).await.unwrap();
+            let loaded = checkpoint::load(&context(root), RunCheck::First)
+                .await
+                .unwrap();
             loaded
                 .chosen
                 .map(|chosen| (chosen.record.sequence, rows(&chosen.runs)))
@@ -551,7 +593,7 @@ fn damage_falls_back_to_the_checkpoint_before() {
         )
         .unwrap();
         let context = context(root);
-        let loaded = checkpoint::load(&context).await.unwrap();
+        let loaded = checkpoint::load(&context, RunCheck::First).await.unwrap();
         assert_eq!(loaded.rejected[0].path, slot);
         assert_eq!(loaded.chosen.as_ref().unwrap().record.sequence, 3);
         assert_eq!(context.next_file(), newest.next_file);
@@ -590,7 +632,9 @@ fn an_unfinished_check_rejects_no_checkpoint() {
         layers.put(index_key(1), Some(Bytes::from_static(b"v")));
         checkpoint(&context, &History::default(), &mut layers).await;
         context.env.spawn = Arc::new(NothingRuns);
-        let failed = checkpoint::load(&context).await.unwrap_err();
+        let failed = checkpoint::load(&context, RunCheck::First)
+            .await
+            .unwrap_err();
         assert!(failed.is_not_attempted(), "{failed}");
     });
 }
@@ -630,7 +674,7 @@ fn a_dropped_checkpoint_leaves_the_one_before() {
         for polls in 0..1000 {
             let attempt = checkpoint::flush(&context, &history, FACTS, &frozen, frozen.runs());
             let done = Cut(Some(Box::pin(attempt)), polls).await;
-            let loaded = checkpoint::load(&context).await.unwrap();
+            let loaded = checkpoint::load(&context, RunCheck::First).await.unwrap();
             let chosen = loaded.chosen.unwrap();
             if let Some(done) = done {
                 let done = done.unwrap();
