@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use prometheus_client::collector::Collector;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -151,8 +153,28 @@ impl Bound {
     pub async fn run_registry(
         self,
         registry: Registry,
-        mut collectors: Vec<Box<dyn Collector>>,
+        collectors: Vec<Box<dyn Collector>>,
         shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServeError> {
+        self.serve(registry, collectors, shutdown.boxed()).await
+    }
+
+    /// Does the same. Neither generic nor async, so that all of the server is compiled with this crate and not again
+    /// with each that runs one.
+    fn serve(
+        self,
+        registry: Registry,
+        collectors: Vec<Box<dyn Collector>>,
+        shutdown: BoxFuture<'_, ()>,
+    ) -> BoxFuture<'_, Result<(), ServeError>> {
+        self.serve_until(registry, collectors, shutdown).boxed()
+    }
+
+    async fn serve_until(
+        self,
+        registry: Registry,
+        mut collectors: Vec<Box<dyn Collector>>,
+        shutdown: BoxFuture<'_, ()>,
     ) -> Result<(), ServeError> {
         let clock = RunningClock::start();
         let serving = Arc::new(());
