@@ -24,8 +24,8 @@ async fn push(client: &mut Pusher, blob: &Content) -> Vec<u8> {
 }
 
 /// Guards: a run file that is truncated while the server runs fails only the requests that need it; the log names the
-/// file and what to do. The server continues, rows in memory are served, and the next start rebuilds the file and has
-/// everything.
+/// file and what to do. The server continues, rows in memory are served, and the start after an ordinary stop rebuilds
+/// the file and has everything.
 #[tokio::test]
 async fn a_run_that_is_cut_fails_its_lookups_alone() {
     let mut server = Server::start().unwrap();
@@ -55,7 +55,9 @@ async fn a_run_that_is_cut_fails_its_lookups_alone() {
         "{line}"
     );
 
-    server.kill();
+    let ended = server.stop().unwrap();
+    assert!(ended.success(), "{ended}");
+    server.log_with("the stop is not clean");
     server.restart().unwrap();
     let mut client = pusher(&server, "cut/before").await;
     let found = client.get_manifest("tag").await.unwrap().expect(200);

@@ -17,7 +17,7 @@ use crate::journal::{self, Position};
 use crate::limits::COUNTER_USED_MAX;
 use crate::table::{RunCheck, Runs, TableContext};
 
-/// A checkpoint whose files are all intact.
+/// A checkpoint that can be used.
 #[derive(Debug)]
 pub(crate) struct Chosen {
     /// The record.
@@ -48,7 +48,7 @@ pub(crate) struct Loaded {
 
 /// Reads the slots. Opens every run of the newest checkpoint for which that succeeds.
 ///
-/// With [`RunCheck::Later`], the runs of a checkpoint that a clean stop left are checked later.
+/// With [`RunCheck::InBackground`], the runs of a checkpoint that a clean stop left are checked by the open store.
 ///
 /// # Errors
 /// A read or a check that was not attempted: it must not cost a rebuild.
@@ -80,9 +80,12 @@ pub(crate) async fn load(context: &TableContext, when: RunCheck) -> Result<Loade
             }
             continue;
         }
-        let when = match when {
-            RunCheck::Later if is_last_of_clean_stop(context, &record).await => RunCheck::Later,
-            RunCheck::Later | RunCheck::First => RunCheck::First,
+        let in_background =
+            when == RunCheck::InBackground && is_last_of_clean_stop(context, &record).await;
+        let when = if in_background {
+            RunCheck::InBackground
+        } else {
+            RunCheck::BeforeUse
         };
         match Runs::open(context, &record.runs, when).await {
             Ok(runs) => {
@@ -129,7 +132,7 @@ pub(crate) async fn check_fallback(
     if !loaded.rejected.is_empty() {
         return Ok(None);
     }
-    let Err(unusable) = Runs::open(context, &older.runs, RunCheck::First).await else {
+    let Err(unusable) = Runs::open(context, &older.runs, RunCheck::BeforeUse).await else {
         return Ok(None);
     };
     if let Some(error) = unusable.not_attempted() {

@@ -28,7 +28,7 @@ pub(super) async fn check(
     report: &mut FsckReport,
 ) -> Result<Option<(View, JournalWalk)>> {
     let whole = recovery::replay_from_start(context, superblock).await;
-    let recovered = recovery::replay(context, superblock, None, RunCheck::First).await;
+    let recovered = recovery::replay(context, superblock, None, RunCheck::BeforeUse).await;
     if let Ok(recovered) = &recovered {
         let fallback = checkpoint::check_fallback(context, &recovered.checkpoints).await?;
         for rejected in recovered.checkpoints.rejected.iter().chain(&fallback) {

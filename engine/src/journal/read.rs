@@ -11,6 +11,7 @@ use super::{Position, directory, file_path, marks, parse_name};
 use crate::buffer::Buffer;
 use crate::error::{Corruption, Error, Result};
 use crate::extent::Lsn;
+use crate::format::codec::Malformed;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::mark::FRAMES_START;
 use crate::format::scan::{self, FrameScan, Tail};
@@ -146,14 +147,17 @@ pub(crate) async fn is_closed_at(
     store_id: &[u8; 16],
     position: Position,
 ) -> bool {
-    let last = load(io, store, store_id, position.number).await;
     let next = load(io, store, store_id, position.number + 1).await;
-    let (Ok(LoadedFile::Intact { header, bytes }), Ok(LoadedFile::Absent)) = (last, next) else {
+    if !matches!(next, Ok(LoadedFile::Absent)) {
+        return false;
+    }
+    let last = load(io, store, store_id, position.number).await;
+    let Ok(LoadedFile::Intact { header, bytes }) = last else {
         return false;
     };
-    let ignored = &mut |_| Ok(());
-    let scanned = scan::frames(bytes.filled(), &header, position.offset, None, ignored);
-    scanned.is_ok_and(|scanned| scanned.closed && scanned.frames == 1)
+    let mut refuse = |_| Err(Malformed::new("a transaction"));
+    let scanned = scan::frames(bytes.filled(), &header, position.offset, None, &mut refuse);
+    scanned.is_ok_and(|scanned| scanned.closed)
 }
 
 /// Checks that no file exists after `absent`, where the journal seems to end. Returns the first file that is missing

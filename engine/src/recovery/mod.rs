@@ -41,28 +41,61 @@ pub(crate) struct Recovered {
     pub checkpoints: checkpoint::Loaded,
     /// Checkpoints now on disk: those found, or those that a bounded replay wrote.
     pub history: History,
+}
+
+/// What an open reads of a store before it begins a new epoch.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The replay.
+    pub recovered: Recovered,
     /// Segments in which a transaction placed something, even if nothing in them is live.
     pub segments: BTreeMap<SegmentId, SegmentUse>,
     /// Blobs that reads found damaged earlier, and where.
     pub damaged: Vec<(Digest, DamagedPlace)>,
 }
 
-/// Replays as [`replay`] does, for an open.
+/// Replays as [`replay`] does, for an open, which holds the store's lock.
 ///
-/// The runs that a clean stop left are checked later, by the open store. What an open needs of them is read here. If
-/// that meets damage, all of them are checked, and the damaged ones are rebuilt.
+/// The runs that a clean stop left are checked later, by the open store. If what is read here meets damage, all of them
+/// are checked, and the damaged ones are rebuilt.
 pub(crate) async fn replay_for_open(
     context: &TableContext,
     superblock: &Superblock,
     bound_bytes: usize,
-) -> Result<Recovered> {
-    let bound_bytes = Some(bound_bytes);
-    let replayed = replay(context, superblock, bound_bytes, RunCheck::Later).await;
-    if context.damage.take() {
-        tracing::warn!("index or catalog are damaged on disk; all of their files are checked");
-        return replay(context, superblock, bound_bytes, RunCheck::First).await;
+) -> Result<Opening> {
+    let first = read_for_open(context, superblock, bound_bytes, RunCheck::InBackground).await;
+    let is_poisoned = context.poison.cause().is_some();
+    let Some(found) = context.damage.take().filter(|_| !is_poisoned) else {
+        return first;
+    };
+    // Before the second one takes as much memory.
+    drop(first);
+    tracing::warn!(%found, "a part of index and catalog is damaged; all of their files are checked");
+    read_for_open(context, superblock, bound_bytes, RunCheck::BeforeUse).await
+}
+
+async fn read_for_open(
+    context: &TableContext,
+    superblock: &Superblock,
+    bound_bytes: usize,
+    when: RunCheck,
+) -> Result<Opening> {
+    let recovered = replay(context, superblock, Some(bound_bytes), when).await?;
+    let view = View::new(Arc::new(recovered.state.clone()));
+    let mut opening = Opening {
+        recovered,
+        segments: BTreeMap::new(),
+        damaged: Vec::new(),
+    };
+    let mut segments = view.segments();
+    while let Some((id, used)) = segments.next_resident().await? {
+        opening.segments.insert(id, used);
     }
-    replayed
+    let mut damaged = view.damaged();
+    while let Some(blob) = damaged.next_resident().await? {
+        opening.damaged.push(blob);
+    }
+    Ok(opening)
 }
 
 /// Loads the newest usable checkpoint and replays the journal after it.
@@ -96,31 +129,12 @@ pub(crate) async fn replay(
         return Err(Error::corrupt(&path, 0, what));
     }
     let Replay { state, history, .. } = replay;
-    let view = View::new(Arc::new(state.clone()));
     Ok(Recovered {
-        segments: segments(&view).await?,
-        damaged: damaged(&view).await?,
         state,
         walked,
         checkpoints,
         history,
     })
-}
-
-async fn segments(view: &View) -> Result<BTreeMap<SegmentId, SegmentUse>> {
-    let (mut found, mut rows) = (BTreeMap::new(), view.segments());
-    while let Some((id, used)) = rows.next_resident().await? {
-        found.insert(id, used);
-    }
-    Ok(found)
-}
-
-async fn damaged(view: &View) -> Result<Vec<(Digest, DamagedPlace)>> {
-    let (mut found, mut rows) = (Vec::new(), view.damaged());
-    while let Some(blob) = rows.next_resident().await? {
-        found.push(blob);
-    }
-    Ok(found)
 }
 
 /// Replays the whole journal, without any checkpoint: the state that everything else must agree with. Takes memory for

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
-use super::{Inner, collection, compaction, damage, purge, scrub};
+use super::{Inner, collection, compaction, damage, purge, run_checks, scrub};
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::jobs::Job;
@@ -62,11 +62,7 @@ pub(super) fn start(inner: &Arc<Inner>) {
             inner.closing.subscribe(),
         )),
     );
-    let checks = inner.checkpoints.run_checks(inner);
-    let mut closing = inner.closing.subscribe();
-    let task = async move {
-        or_closing(checks, &mut closing).await;
-    };
+    let task = run_checks::task(Arc::downgrade(inner), inner.closing.subscribe());
     spawn.spawn("run-checks", Box::pin(task));
     let task = collection::task(Arc::downgrade(inner), inner.closing.subscribe());
     spawn.spawn("collection", Box::pin(task));

@@ -2,8 +2,8 @@
 //!
 //! Owns: [`Checkpoints`]: what is frozen and what is published, and the back-pressure on commits. A checkpoint writes
 //! the frozen delta as a run. A merge combines several runs into one. It takes long, so it runs beside checkpoints;
-//! only publishing is one at a time. Refuses: when to act (`checkpoint::is_due`, `table::Tiers`) and how rows are
-//! written (`table`).
+//! only publishing is one at a time. Also the context of all run files, with what was found damaged in them. Refuses:
+//! when to act (`checkpoint::is_due`, `table::Tiers`) and how rows are written (`table`).
 //!
 //! Invariant: the runs of the state are those of the newest durable checkpoint.
 
@@ -66,9 +66,10 @@ pub struct RunStats {
     pub runs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Runs of which only headers and directories were checked, because the last stop was clean. They are checked in
-    /// the background.
+    /// Runs whose filter and pages are not all checked yet: an open after a clean stop leaves that to the background.
     pub unchecked: u64,
+    /// Whether a run was found damaged since the store was opened. The next open rebuilds it.
+    pub damaged: bool,
     /// Bytes that checkpoints wrote.
     pub flushed_bytes: u64,
     /// Bytes that merges wrote.
@@ -232,16 +233,9 @@ impl Checkpoints {
         Err(Error::io("merge runs in", &self.context.runs_dir(), full))
     }
 
-    /// Returns a future that checks what an open after a clean stop left unchecked of the runs. It does not hold the
-    /// store.
-    pub(super) fn run_checks(&self, inner: &Inner) -> impl Future<Output = ()> + use<> {
-        let (context, runs) = (Arc::clone(&self.context), runs_of(inner));
-        async move { runs.check_rest(&context).await }
-    }
-
-    /// Fails if a run was found damaged: then the next open has to check all of them.
-    pub(super) fn check_undamaged(&self) -> Result<()> {
-        self.context.damage.check()
+    /// Returns what all operations on run files need.
+    pub(super) fn context(&self) -> &Arc<TableContext> {
+        &self.context
     }
 
     /// Returns the figures of the runs.
@@ -250,7 +244,8 @@ impl Checkpoints {
         RunStats {
             runs: runs.count() as u64,
             bytes: runs.bytes(),
-            unchecked: runs.unchecked() as u64,
+            unchecked: runs.count_unchecked() as u64,
+            damaged: self.context.damage.found().is_some(),
             flushed_bytes: self.flushed_bytes.load(Ordering::Relaxed),
             merged_bytes: self.merged_bytes.load(Ordering::Relaxed),
         }

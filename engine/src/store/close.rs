@@ -25,7 +25,8 @@ pub(super) struct JournalTask {
 
 impl Store {
     /// Stops taking writes, makes uploads resumable, writes a checkpoint, removes files that nothing names and closes
-    /// the journal.
+    /// the journal. If a run was found damaged, the journal is left as a kill leaves it, so that the next open rebuilds
+    /// the run.
     ///
     /// Reads continue until the last clone drops, which releases the lock. The store's background tasks and its
     /// removals of segments have ended when this returns.
@@ -50,7 +51,12 @@ impl Store {
             (Ok(()), Ok(())) => clean_up(inner).await,
             (uploads, poisoned) => poisoned.and(uploads),
         };
-        if cleaned.is_ok() {
+        let damage = inner.checkpoints.context().damage.found();
+        if let Some(found) = &damage {
+            // Nothing is lost, but only an open that follows an unclean stop checks all runs.
+            tracing::warn!(%found, "the stop is not clean, because a part of index and catalog is damaged");
+        }
+        if cleaned.is_ok() && damage.is_none() {
             // The task is still there: it waits for this.
             task.seal.send(()).unwrap_or_default();
         } else {
@@ -71,9 +77,7 @@ async fn clean_up(inner: &Inner) -> Result<()> {
     // The first may have completed one that failed before, of an older state.
     inner.checkpoints.run(inner).await?;
     let view = View::new(inner.sequencer.durable());
-    remove_unnamed(&inner.env, &inner.path, &view).await?;
-    // A damaged run is rebuilt by an open that follows an unclean stop.
-    inner.checkpoints.check_undamaged()
+    remove_unnamed(&inner.env, &inner.path, &view).await
 }
 
 async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {

@@ -36,7 +36,7 @@ impl ClosedStore {
         let (superblock, _, lock) = lock_existing(&env, path).await?;
         let context = TableContext::new(env.clone(), path, &superblock);
         let Recovered { state, .. } =
-            recovery::replay(&context, &superblock, None, RunCheck::First).await?;
+            recovery::replay(&context, &superblock, None, RunCheck::BeforeUse).await?;
         Ok(Self {
             env,
             path: path.to_path_buf(),

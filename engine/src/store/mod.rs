@@ -26,6 +26,7 @@ mod open;
 mod purge;
 mod reclaim;
 mod repeated_job;
+mod run_checks;
 mod scrub;
 mod stats;
 
@@ -299,6 +300,11 @@ impl Store {
     /// Returns figures for operators.
     pub async fn stats(&self) -> Result<StoreStats> {
         stats::gather(&self.inner).await
+    }
+
+    /// Returns the figures of the files of index and catalog.
+    pub fn run_stats(&self) -> RunStats {
+        self.inner.checkpoints.stats(&self.inner)
     }
 
     /// Removes blobs that nothing references and whose grace is over, and unlinks segments without a live blob;

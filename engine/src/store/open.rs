@@ -23,7 +23,7 @@ use crate::commit::{Sequencer, ShutdownSignals, run_journal};
 use crate::digest::Digest;
 use crate::error::{Corruption, Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
-use crate::format::keys::DamagedPlace;
+use crate::format::keys::{DamagedPlace, SegmentUse};
 use crate::format::superblock::Superblock;
 use crate::io::{Class, Directory, Env};
 use crate::jobs::Jobs;
@@ -35,7 +35,7 @@ use crate::poison::Poison;
 use crate::recovery::lock::{DirectoryLock, StoreLock};
 use crate::recovery::plan::{self, Facts, Plan};
 use crate::recovery::superblock::{self as superblocks, Kind};
-use crate::recovery::{self, Recovered, apply};
+use crate::recovery::{self, Opening, Recovered, apply};
 use crate::segment::{SegmentIds, Segments};
 use crate::sync::{Mutex, OnceLock, oneshot};
 use crate::table::TableContext;
@@ -113,8 +113,9 @@ impl Store {
     ) -> Result<(Self, OpenReport)> {
         let context = TableContext::new(claim.env.clone(), &claim.path, &claim.superblock);
         let bound = options.delta_budget_bytes;
-        let recovered = recovery::replay_for_open(&context, &claim.superblock, bound).await;
-        let recovered = recovered.map_err(Error::unpoisoned)?;
+        let opening = recovery::replay_for_open(&context, &claim.superblock, bound).await;
+        let opening = opening.map_err(Error::unpoisoned)?;
+        let recovered = &opening.recovered;
         let mut report = OpenReport {
             created: claim.created,
             clean: claim.created || plan::closed_cleanly(&recovered.walked),
@@ -139,7 +140,7 @@ impl Store {
             superblock_copies_damaged: claim.damaged_copies.clone(),
             took: Duration::ZERO,
         };
-        let inner = assemble(claim, options, recovered, context, &mut report).await?;
+        let inner = assemble(claim, options, opening, context, &mut report).await?;
         inner.uploads.measure_space().await;
         report.took = inner.env.clock.monotonic().saturating_sub(began);
         background::start(&inner);
@@ -192,7 +193,11 @@ async fn claim(env: Env, path: &Path) -> Result<Claim> {
 async fn assemble(
     claim: Claim,
     options: Options,
-    recovered: Recovered,
+    Opening {
+        recovered,
+        segments: placed,
+        damaged,
+    }: Opening,
     context: TableContext,
     report: &mut OpenReport,
 ) -> Result<Arc<Inner>> {
@@ -204,18 +209,18 @@ async fn assemble(
         damaged_copies,
         ..
     } = claim;
+    let named = named(&placed);
     let poison = Arc::clone(&context.poison);
     let leases = leases(&env, &options, &poison);
     // Ids below the limit may have been used before the stop, so only newly reserved ones are used.
     let used = recovered.state.segment_limit;
     let ids = SegmentIds::new(used, used, Arc::clone(&poison));
-    let dir = open_segments(&env, &path, &named(&recovered)).await?;
+    let dir = open_segments(&env, &path, &named).await?;
     let segments = segments(&env, dir, &superblock, &ids, &poison, &options);
     let stored = Arc::new(Stored::default());
     let dir = open_or_make(&env, &path, "uploads").await?;
     let uploads = uploads(&env, dir, &segments, &leases, &stored, &options);
-    let mut facts = durable_facts(&env, &path, &recovered, report.clean).await?;
-    let placed = &recovered.segments;
+    let mut facts = durable_facts(&env, &path, &recovered, named, report.clean).await?;
     let uploading = uploads.resume(&|id| placed.contains_key(&id)).await?;
     report.uploads_resumed = uploading.len() as u64;
     facts.uploading = uploading.into_iter().collect();
@@ -223,7 +228,7 @@ async fn assemble(
     let plan = plan::plan(&facts);
     apply::apply(&*env.io, &path, &plan).await?;
     superblocks::repair(&*env.io, &path, &superblock, &damaged_copies).await;
-    mark_damage(&plan, recovered.damaged, &segments, report);
+    mark_damage(&plan, damaged, &segments, report);
 
     let spec = JournalSpec {
         store: path.clone(),
@@ -272,9 +277,10 @@ async fn durable_facts(
     env: &Env,
     path: &Path,
     recovered: &Recovered,
+    named: BTreeMap<SegmentId, u64>,
     clean: bool,
 ) -> Result<Facts> {
-    let facts = facts(env, path, recovered, clean).await?;
+    let facts = facts(env, path, recovered, named, clean).await?;
     let walked = &recovered.walked;
     if walked.last.is_some() {
         resync::resync_tail(&*env.io, path, walked.last_frame, walked.end).await?;
@@ -389,14 +395,20 @@ impl Existing for Stored {
 
 /// Gathers the facts for the plan; the uploads are added later. Nothing was cut or removed before this, so that a
 /// journal which lost its end is noticed in time.
-async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Result<Facts> {
+async fn facts(
+    env: &Env,
+    path: &Path,
+    recovered: &Recovered,
+    named: BTreeMap<SegmentId, u64>,
+    clean: bool,
+) -> Result<Facts> {
     // A clean stop leaves a checkpoint of everything. If there is less, files were changed since.
     let whole = recovered.checkpoints.chosen.is_some() && recovered.walked.transactions == 0;
     let facts = Facts {
         walked: recovered.walked.clone(),
         segment_limit: recovered.state.segment_limit,
         state_lsn: recovered.state.lsn,
-        named: named(recovered),
+        named,
         uploading: BTreeSet::new(),
         found: apply::segment_sizes(&*env.io, path).await?,
         tidy: clean && whole,
@@ -414,11 +426,9 @@ async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Re
 }
 
 /// Returns the segments that hold live blobs, with the bytes that each must have.
-fn named(recovered: &Recovered) -> BTreeMap<SegmentId, u64> {
-    let live = recovered.segments.iter();
-    live.filter(|(_, used)| used.live_blobs > 0)
-        .map(|(id, used)| (*id, used.end))
-        .collect()
+fn named(placed: &BTreeMap<SegmentId, SegmentUse>) -> BTreeMap<SegmentId, u64> {
+    let live = placed.iter().filter(|(_, used)| used.live_blobs > 0);
+    live.map(|(id, used)| (*id, used.end)).collect()
 }
 
 /// Begins the epoch's journal, and makes the reserve again.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::page_cache::PageCache;
 use super::tiers::Tiers;
-use crate::error::{Corruption, Result};
+use crate::error::Corruption;
 use crate::format::row::table;
 use crate::format::run::PAGE_BYTES_MAX;
 use crate::format::superblock::Superblock;
@@ -145,15 +145,14 @@ impl RunDamage {
         self.0.lock().get_or_insert(found);
     }
 
-    /// Returns the damage as an error, if there was any.
-    pub(crate) fn check(&self) -> Result<()> {
-        let first = self.0.lock().clone();
-        first.map_or(Ok(()), |found| Err(found.into()))
+    /// Returns the damage, if there was any.
+    pub(crate) fn found(&self) -> Option<Corruption> {
+        self.0.lock().clone()
     }
 
-    /// Forgets the damage, because all runs are opened again. Returns whether there was any.
-    pub(crate) fn take(&self) -> bool {
-        self.0.lock().take().is_some()
+    /// Returns the damage and forgets it, because all runs are opened again.
+    pub(crate) fn take(&self) -> Option<Corruption> {
+        self.0.lock().take()
     }
 }
 

@@ -124,7 +124,9 @@ impl RunCursor {
             self.needs_window = true;
             return Err(self.run.not_resident(self.next_page));
         };
-        let page = self.run.checked(self.run.entry(self.next_page)?, bytes)?;
+        let page = self
+            .run
+            .decode_page(self.run.entry(self.next_page)?, bytes)?;
         Ok(Arc::new(CachedPage::new(page)))
     }
 

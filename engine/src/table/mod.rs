@@ -30,9 +30,9 @@ use bytes::Bytes;
 
 pub(crate) use context::TableContext;
 pub(crate) use merge::{NewRuns, flush, merge};
-pub(crate) use open::RunCheck;
+pub(crate) use open::{RunCheck, check_in_use};
 pub(crate) use resident::{resident, resident_off_worker};
-pub(crate) use run::{file_id, file_name};
+pub(crate) use run::{RunPart, file_id, file_name};
 pub(crate) use runs::Runs;
 pub(crate) use scan::Scan;
 

@@ -1,7 +1,8 @@
 //! Opens run files and checks all of their content, at once or later.
 //!
 //! Owns: the order of checks. Each computation between two of them is short. Memory, beside directory and filter:
-//! [`WINDOWS_AT_ONCE`] windows of [`WINDOW_BYTES`] for each file that is being checked.
+//! [`WINDOWS_AT_ONCE`] windows of [`WINDOW_BYTES`] for each file that is checked before it is used, one for a file that
+//! is in use.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::TableContext;
 use super::filter::Filter;
-use super::run::{Run, UnusableRun, file_name, open_page};
+use super::run::{Run, RunPart, UnusableRun, file_name, open_page};
 use crate::buffer::Buffer;
 use crate::format::checkpoint::RunRef;
 use crate::format::codec::{Malformed, RunningChecksum, checksum};
@@ -60,9 +61,9 @@ pub(super) fn window(pages: &[PageEntry], first: usize) -> Option<Window> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunCheck {
     /// Before it is used.
-    First,
+    BeforeUse,
     /// While it is used.
-    Later,
+    InBackground,
 }
 
 /// Opens the file that `expected` names.
@@ -72,24 +73,37 @@ pub(super) async fn open(
     when: RunCheck,
 ) -> Result<Run, UnusableRun> {
     let path = context.runs_dir().join(file_name(expected.id));
-    let opened = open_at(context, &path, expected).await;
-    let run = opened.map_err(|failure| failure.of(&path))?;
-    if when == RunCheck::First {
-        check(context, &run).await?;
-    }
-    Ok(run)
+    let opening = async {
+        let run = open_at(context, &path, expected).await?;
+        if when == RunCheck::BeforeUse {
+            load_filter(context, &run).await?;
+            check_pages(context, &run, WINDOWS_AT_ONCE).await?;
+        }
+        Ok(run)
+    };
+    opening.await.map_err(|failure: Failure| failure.of(&path))
 }
 
-/// Reads the filter of a run, and checks all that was not checked when it was opened.
-pub(super) async fn check(context: &TableContext, run: &Run) -> Result<(), UnusableRun> {
-    let checking = async {
-        let filter = read_filter(context, &run.file, &run.header).await?;
-        run.set_filter(filter);
-        check_pages(context, &run.file, &run.header, &run.pages).await
+/// Checks a part of a run in use that was not checked when the run was opened. Damage is recorded with the run.
+///
+/// # Errors
+/// The check was not attempted, or did not finish.
+pub(crate) async fn check_in_use(
+    context: &TableContext,
+    run: &Run,
+    part: RunPart,
+) -> Result<(), UnusableRun> {
+    let checked = match part {
+        RunPart::Filter => load_filter(context, run).await,
+        RunPart::Pages => check_pages(context, run, 1).await,
     };
-    checking.await.map_err(|failure| failure.of(&run.path))?;
-    run.set_checked();
-    Ok(())
+    match checked.map_err(|failure| failure.of(&run.path)) {
+        Err(unusable) if unusable.attempted => {
+            run.set_failed(unusable.why);
+            Ok(())
+        }
+        checked => checked,
+    }
 }
 
 #[derive(Debug)]
@@ -179,11 +193,8 @@ fn check_header(
 }
 
 /// Reads and checks the filter, a window at a time.
-async fn read_filter(
-    context: &TableContext,
-    file: &FileRef,
-    header: &FileHeader,
-) -> Result<Filter, Failure> {
+async fn load_filter(context: &TableContext, run: &Run) -> Result<(), Failure> {
+    let (file, header) = (&run.file, &run.header);
     let (mut filter, mut sum) = (Filter::unread(), RunningChecksum::default());
     let (mut whole, mut at) = (true, header.filter_offset);
     while at < header.directory_offset {
@@ -203,7 +214,8 @@ async fn read_filter(
     if sum.finish() != header.filter_crc {
         return Err(Malformed::new("its filter does not match its checksum").into());
     }
-    Ok(filter)
+    run.set_filter(filter);
+    Ok(())
 }
 
 /// Decodes the directory and checks it against the header.
@@ -233,10 +245,10 @@ fn decode_pages(header: &FileHeader, directory: &[u8]) -> Result<Vec<PageEntry>,
 /// Checks every page, the order of keys across pages, and the number of rows.
 async fn check_pages(
     context: &TableContext,
-    file: &FileRef,
-    header: &FileHeader,
-    pages: &[PageEntry],
+    run: &Run,
+    windows_at_once: usize,
 ) -> Result<(), Failure> {
+    let (file, header, pages) = (&run.file, &run.header, run.pages.as_slice());
     let mut first = 0;
     let windows = std::iter::from_fn(|| {
         let window = window(pages, first)?;
@@ -254,12 +266,13 @@ async fn check_pages(
         compute(context, check).await?.map_err(Failure::Malformed)
     });
     let rows = stream::iter(checks)
-        .buffered(WINDOWS_AT_ONCE)
+        .buffered(windows_at_once)
         .try_fold(0, async |sum, rows| Ok(sum + rows))
         .await?;
     if rows != header.rows {
         return Err(Malformed(format!("{rows} rows, expected {}", header.rows)).into());
     }
+    run.set_pages_checked();
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use crate::format::codec::Malformed;
 use crate::format::run::{FileHeader, Page, PageEntry, PagePlace};
 use crate::io::{Class, FileRef, IoError, exact};
 use crate::limits::COUNTER_USED_MAX;
-use crate::sync::{Mutex, OnceLock};
+use crate::sync::{AtomicBool, Mutex, OnceLock};
 
 /// A run file that cannot be used: missing, unreadable, damaged, or of another store. It costs a rebuild.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -68,14 +69,25 @@ pub(crate) struct Run {
     pub(super) header: FileHeader,
     pub(super) crc: u32,
     pub(super) pages: Vec<PageEntry>,
-    /// Set once it was read.
+    /// Set once it was read and checked.
     filter: OnceLock<Filter>,
-    /// Set once all of the file was checked.
-    checked: OnceLock<()>,
+    /// Whether all pages were checked.
+    pages_checked: AtomicBool,
+    /// Whether the check of a run in use found damage.
+    failed: AtomicBool,
     /// Weak references to the pages in memory.
     slots: Vec<Mutex<Weak<CachedPage>>>,
     cache: Arc<PageCache>,
     damage: Arc<RunDamage>,
+}
+
+/// A part of a run that may be checked while the run is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunPart {
+    /// Read first, because every lookup of an absent key reads a page without it.
+    Filter,
+    /// All pages.
+    Pages,
 }
 
 /// The result of a lookup in one run.
@@ -123,7 +135,8 @@ impl Run {
             crc,
             pages,
             filter: OnceLock::default(),
-            checked: OnceLock::default(),
+            pages_checked: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
             slots,
             cache: Arc::clone(&context.cache),
             damage: Arc::clone(&context.damage),
@@ -135,14 +148,25 @@ impl Run {
         self.filter.get_or_init(|| filter);
     }
 
-    /// Records that all of the file was checked.
-    pub(super) fn set_checked(&self) {
-        self.checked.get_or_init(|| ());
+    /// Records that all pages were checked.
+    pub(super) fn set_pages_checked(&self) {
+        self.pages_checked.store(true, Ordering::Release);
     }
 
-    /// Whether all of the file was checked.
-    pub(super) fn is_checked(&self) -> bool {
-        self.checked.get().is_some()
+    /// Records damage that the check of a run in use found. The check is over.
+    pub(super) fn set_failed(&self, why: String) {
+        let found = self.damaged(0, why);
+        tracing::error!(%found, "a part of index and catalog is damaged; requests that need it fail");
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Whether a part has to be checked.
+    pub(super) fn is_unchecked(&self, part: RunPart) -> bool {
+        let checked = match part {
+            RunPart::Filter => self.filter.get().is_some(),
+            RunPart::Pages => self.pages_checked.load(Ordering::Acquire),
+        };
+        !checked && !self.failed.load(Ordering::Acquire)
     }
 
     /// Looks up `key`.
@@ -226,7 +250,7 @@ impl Run {
         read: &Buffer,
     ) -> Result<Arc<CachedPage>> {
         let bytes = Bytes::copy_from_slice(read.filled());
-        let page = Arc::new(CachedPage::new(self.checked(entry, bytes)?));
+        let page = Arc::new(CachedPage::new(self.decode_page(entry, bytes)?));
         if let Some(slot) = self.slots.get(number) {
             let mut slot = slot.lock();
             // Another task read the same page meanwhile, and its waiters need that copy.
@@ -240,7 +264,7 @@ impl Run {
     }
 
     /// Decodes and checks the page of `entry`.
-    pub(super) fn checked(&self, entry: &PageEntry, bytes: Bytes) -> Result<Page> {
+    pub(super) fn decode_page(&self, entry: &PageEntry, bytes: Bytes) -> Result<Page> {
         open_page(&self.header, entry, bytes)
             .map_err(|what| self.damaged(entry.offset, what.0).into())
     }
@@ -263,7 +287,7 @@ impl Run {
     }
 
     /// Records damage of this run, and returns it.
-    pub(super) fn damaged(&self, offset: u64, what: String) -> Corruption {
+    fn damaged(&self, offset: u64, what: String) -> Corruption {
         let found = Corruption {
             path: self.path.clone(),
             offset,

@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::context::TableContext;
 use super::filter::KeyHash;
 use super::open::{self, RunCheck};
-use super::run::{Lookup, Run, UnusableRun};
+use super::run::{Lookup, Run, RunPart, UnusableRun};
 use crate::error::Result;
 use crate::format::checkpoint::RunRef;
 use crate::format::row::filter_key;
@@ -60,25 +60,17 @@ impl Runs {
         &self.list
     }
 
-    /// Checks what [`RunCheck::Later`] left, one run after the other, the newest first. Damage is recorded with the
-    /// context.
-    pub(crate) async fn check_rest(&self, context: &TableContext) {
-        for run in self.list.iter().filter(|run| !run.is_checked()) {
-            let Err(unusable) = open::check(context, run).await else {
-                continue;
-            };
-            if unusable.attempted {
-                let found = run.damaged(0, unusable.why);
-                tracing::error!(%found, "index or catalog are damaged on disk; requests that need this part fail until a restart");
-            } else {
-                tracing::warn!(%unusable, "a run could not be checked; the next start tries again");
-            }
-        }
+    /// Returns a run of which this part has to be checked, the newest first.
+    pub(crate) fn unchecked(&self, part: RunPart) -> Option<Arc<Run>> {
+        let run = self.list.iter().find(|run| run.is_unchecked(part));
+        run.cloned()
     }
 
-    /// Returns the number of runs that [`Runs::check_rest`] has to check.
-    pub(crate) fn unchecked(&self) -> usize {
-        self.list.iter().filter(|run| !run.is_checked()).count()
+    /// Returns the number of runs that have to be checked.
+    pub(crate) fn count_unchecked(&self) -> usize {
+        let is_unchecked =
+            |run: &&Arc<Run>| run.is_unchecked(RunPart::Filter) || run.is_unchecked(RunPart::Pages);
+        self.list.iter().filter(is_unchecked).count()
     }
 
     /// Returns the references by which a checkpoint names the files, newest first.

@@ -123,7 +123,7 @@ pub(super) async fn write(context: &TableContext, input: Input) -> Result<Option
                 file.made = true;
                 let reference = output.finish(context, end).await?;
                 // Read back and checked before anything names it.
-                let run = open::open(context, &reference, RunCheck::First)
+                let run = open::open(context, &reference, RunCheck::BeforeUse)
                     .await
                     .map_err(|unusable| {
                         unusable.not_attempted().unwrap_or_else(|| {

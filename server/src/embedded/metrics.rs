@@ -1,7 +1,7 @@
 //! Exports the engine's counters as metrics.
 //!
 //! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes and backends, of its free
-//! space, and those of collection, compaction and scrub.
+//! space, of the files of index and catalog, and those of collection, compaction and scrub.
 //! Refuses: gathering; the numbers are read from the store at each scrape.
 
 use std::fmt;
@@ -63,6 +63,7 @@ impl Collector for StoreMetrics {
             failures,
         )?;
         self.encode_space(&mut encoder)?;
+        self.encode_index(&mut encoder)?;
         self.encode_collection(&mut encoder)?;
         self.encode_compaction(&mut encoder)?;
         self.encode_scrub(&mut encoder)
@@ -70,6 +71,26 @@ impl Collector for StoreMetrics {
 }
 
 impl StoreMetrics {
+    fn encode_index(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.0.run_stats();
+        for (name, help, value) in [
+            (
+                "index_unchecked_files",
+                "Files of index and catalog whose check after the start is not over",
+                stats.unchecked,
+            ),
+            (
+                "index_damaged",
+                "Whether index or catalog were found damaged on disk (1) or not (0); a restart rebuilds them",
+                u64::from(stats.damaged),
+            ),
+        ] {
+            let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(encoder)?;
+        }
+        Ok(())
+    }
+
     fn encode_space(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         // The system may not say.
         let Some(space) = self.0.disk_space() else {

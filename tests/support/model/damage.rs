@@ -171,7 +171,13 @@ fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Viola
     };
     let machine = Machine::new(task.seed, image);
     machine.executor.block_on(async {
-        let Ok(store) = open_damaged(&machine, &task.options).await else {
+        let read_damaged = async |store: &Store| {
+            for digest in task.universe.keys() {
+                let read = read(store, digest).await;
+                read.expect("wrong bytes from a damaged run");
+            }
+        };
+        let Ok(store) = open_damaged(&machine, &task.options, read_damaged).await else {
             return if noticed {
                 Ok("refused at open")
             } else {

@@ -173,7 +173,8 @@ impl Specimen {
             .as_ref()
             .is_some_and(|(journal, from)| journal == path && at >= *from);
         machine.executor.block_on(async {
-            let store = match open_damaged(&machine, &self.task.options).await {
+            let read_damaged = async |store: &Store| self.read_damaged(store).await;
+            let store = match open_damaged(&machine, &self.task.options, read_damaged).await {
                 Ok(store) => store,
                 Err(error) if !may_refuse(path) => {
                     return wrong(format!("more than a cache or a blob is lost: {error}"));
@@ -225,6 +226,18 @@ impl Specimen {
         let (_, first, _) = payloads
             .find(|(file, first, length)| file == path && (*first..first + length).contains(&at))?;
         Some(first + (at - first) / CHUNK * CHUNK)
+    }
+
+    /// Reads everything of a store with a damaged run. Some of it fails; what does not is right.
+    async fn read_damaged(&self, store: &Store) {
+        if let Ok(model) = found::snapshot(store).await {
+            let (names, expected) = (model.repositories, &self.found.model.repositories);
+            assert_eq!(&names, expected, "wrong names from a damaged run");
+        }
+        for digest in self.task.universe.keys() {
+            let read = read(store, digest).await;
+            read.expect("wrong bytes from a damaged run");
+        }
     }
 
     /// Reads every blob. At most one may be lost: the one to which the byte belongs, and of a payload only the chunk.

@@ -125,25 +125,32 @@ pub fn recover(task: &Task, image: &Image) -> Result<Found, Violation> {
 }
 
 /// Opens a store with damaged bytes, as an operator does. After a clean stop its runs are checked while it is open. If
-/// one is damaged, the store is opened a second time, and must have rebuilt it.
-pub async fn open_damaged(machine: &Machine, options: &Options) -> Result<Store, Error> {
+/// one is damaged, `use_damaged` uses the store as it is; then it is opened a second time, and must have rebuilt the run.
+pub async fn open_damaged(
+    machine: &Machine,
+    options: &Options,
+    use_damaged: impl AsyncFn(&Store),
+) -> Result<Store, Error> {
     let path = store_path();
     let open = || Store::open(machine.env.clone(), &path, options.clone());
-    let checked = async |store: &Store| {
-        let stats = store.stats().await;
-        stats.is_ok_and(|stats| stats.runs.unchecked == 0)
-    };
     let (store, _) = open().await?;
     // The runs are checked by then.
     machine.env.clock.sleep(Duration::from_secs(1)).await;
-    if checked(&store).await {
+    let stats = store.run_stats();
+    assert_eq!(stats.unchecked, 0, "the check of the runs is not over");
+    if !stats.damaged {
         return Ok(store);
     }
-    let closed = store.close().await;
-    assert!(closed.is_err(), "a stop with a damaged run is not clean");
+    use_damaged(&store).await;
+    drop(store.close().await);
     drop(store);
-    let (store, _) = open().await?;
-    assert!(checked(&store).await, "a damaged run is in use");
+    let (store, report) = open().await?;
+    assert!(!report.clean, "a stop with a damaged run was clean");
+    let stats = store.run_stats();
+    assert!(
+        !stats.damaged && stats.unchecked == 0,
+        "a damaged run is in use"
+    );
     Ok(store)
 }
 

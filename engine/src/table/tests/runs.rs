@@ -26,7 +26,7 @@ use crate::io::{Spawn, TaskFuture, test_env};
 use crate::table::context::PageSizes;
 use crate::table::page_cache::PageCache;
 use crate::table::tiers::Tiers;
-use crate::table::{self, Layers, RunCheck, Runs, Scan, TableContext, resident};
+use crate::table::{self, Layers, RunCheck, RunPart, Runs, Scan, TableContext, resident};
 
 const STORE: [u8; 16] = *b"a store of tests";
 const FACTS: Positions = Positions {
@@ -122,6 +122,15 @@ async fn merge(
 async fn get(layers: &Layers, key: &[u8]) -> Option<Vec<u8>> {
     let found = resident(|| layers.get(key)).await.unwrap();
     found.map(|value| value.to_vec())
+}
+
+/// Checks what an open left unchecked.
+async fn check_in_use(context: &TableContext, runs: &Runs) {
+    for part in [RunPart::Filter, RunPart::Pages] {
+        while let Some(run) = runs.unchecked(part) {
+            table::check_in_use(context, &run, part).await.unwrap();
+        }
+    }
 }
 
 /// Rows in all runs; deletions, and rows that newer ones replace, included.
@@ -252,7 +261,7 @@ impl World {
                     chosen,
                     history,
                     rejected,
-                } = checkpoint::load(&self.context, RunCheck::First)
+                } = checkpoint::load(&self.context, RunCheck::BeforeUse)
                     .await
                     .unwrap();
                 assert_eq!(rejected, []);
@@ -306,16 +315,15 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
         let references = done.runs.references();
         assert_eq!(references.len(), 1);
         let open = async || {
-            let later = Runs::open(&context, &references, RunCheck::Later).await;
+            let later = Runs::open(&context, &references, RunCheck::InBackground).await;
             let is_bad = match &later {
                 Ok(runs) => {
-                    runs.check_rest(&context).await;
-                    assert_eq!(runs.unchecked() > 0, context.damage.check().is_err());
-                    context.damage.take()
+                    check_in_use(&context, runs).await;
+                    context.damage.take().is_some()
                 }
                 Err(_) => true,
             };
-            let first = Runs::open(&context, &references, RunCheck::First).await;
+            let first = Runs::open(&context, &references, RunCheck::BeforeUse).await;
             assert_eq!(first.is_err(), is_bad);
             first
         };
@@ -343,7 +351,7 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
             ..superblock()
         };
         let foreign = TableContext::new(context.env.clone(), root, &superblock);
-        let foreign = Runs::open(&foreign, &references, RunCheck::First).await;
+        let foreign = Runs::open(&foreign, &references, RunCheck::BeforeUse).await;
         assert!(foreign.unwrap_err().why.contains("another store"));
     });
 }
@@ -419,7 +427,9 @@ fn a_merge_lets_checkpoints_pass() {
             get(&layers.with_runs(done.runs), &index_key(1)).await,
             Some(b"4".to_vec())
         );
-        let loaded = checkpoint::load(&context, RunCheck::First).await.unwrap();
+        let loaded = checkpoint::load(&context, RunCheck::BeforeUse)
+            .await
+            .unwrap();
         assert_eq!(loaded.rejected, []);
         let layers = Layers::new(loaded.chosen.unwrap().runs);
         assert_eq!(layers.runs().count(), 2);
@@ -438,15 +448,15 @@ fn runs_are_used_before_they_are_checked() {
         layers.put(index_key(5), None);
         let done = checkpoint(&context, &first.history, &mut layers).await;
         let references = done.runs.references();
-        let runs = Runs::open(&context, &references, RunCheck::Later).await;
+        let runs = Runs::open(&context, &references, RunCheck::InBackground).await;
         let layers = Layers::new(runs.unwrap());
         for checked in [false, true] {
-            assert_eq!(layers.runs().unchecked(), if checked { 0 } else { 2 });
+            assert_eq!(layers.runs().count_unchecked(), if checked { 0 } else { 2 });
             for n in 0..400 {
                 let expected = (n < 200 && n != 5).then(|| vec![0x5a; 44]);
                 assert_eq!(get(&layers, &index_key(n)).await, expected, "row {n}");
             }
-            layers.runs().check_rest(&context).await;
+            check_in_use(&context, layers.runs()).await;
         }
     });
 }
@@ -520,7 +530,9 @@ fn run_files_are_those_of_two_checkpoints() {
                 checkpoint::flush(&context, &history, FACTS, &frozen, frozen.runs())
                     .await
                     .unwrap_err();
-                let loaded = checkpoint::load(&context, RunCheck::First).await.unwrap();
+                let loaded = checkpoint::load(&context, RunCheck::BeforeUse)
+                    .await
+                    .unwrap();
                 assert_eq!(loaded.chosen.unwrap().record.sequence, 3);
                 assert_eq!(loaded.rejected.len(), 2);
                 for slot in &slots {
@@ -574,7 +586,7 @@ fn damage_falls_back_to_the_checkpoint_before() {
         let intact = std::fs::read(&slot).unwrap();
         let record = std::fs::read(file_of(root, newest.runs[0].id)).unwrap();
         let chosen = async || {
-            let loaded = checkpoint::load(&context(root), RunCheck::First)
+            let loaded = checkpoint::load(&context(root), RunCheck::BeforeUse)
                 .await
                 .unwrap();
             loaded
@@ -593,7 +605,9 @@ fn damage_falls_back_to_the_checkpoint_before() {
         )
         .unwrap();
         let context = context(root);
-        let loaded = checkpoint::load(&context, RunCheck::First).await.unwrap();
+        let loaded = checkpoint::load(&context, RunCheck::BeforeUse)
+            .await
+            .unwrap();
         assert_eq!(loaded.rejected[0].path, slot);
         assert_eq!(loaded.chosen.as_ref().unwrap().record.sequence, 3);
         assert_eq!(context.next_file(), newest.next_file);
@@ -632,7 +646,7 @@ fn an_unfinished_check_rejects_no_checkpoint() {
         layers.put(index_key(1), Some(Bytes::from_static(b"v")));
         checkpoint(&context, &History::default(), &mut layers).await;
         context.env.spawn = Arc::new(NothingRuns);
-        let failed = checkpoint::load(&context, RunCheck::First)
+        let failed = checkpoint::load(&context, RunCheck::BeforeUse)
             .await
             .unwrap_err();
         assert!(failed.is_not_attempted(), "{failed}");
@@ -674,7 +688,9 @@ fn a_dropped_checkpoint_leaves_the_one_before() {
         for polls in 0..1000 {
             let attempt = checkpoint::flush(&context, &history, FACTS, &frozen, frozen.runs());
             let done = Cut(Some(Box::pin(attempt)), polls).await;
-            let loaded = checkpoint::load(&context, RunCheck::First).await.unwrap();
+            let loaded = checkpoint::load(&context, RunCheck::BeforeUse)
+                .await
+                .unwrap();
             let chosen = loaded.chosen.unwrap();
             if let Some(done) = done {
                 let done = done.unwrap();
