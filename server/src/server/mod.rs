@@ -159,8 +159,8 @@ impl Bound {
         self.serve(registry, collectors, shutdown.boxed()).await
     }
 
-    /// Does the same. Neither generic nor async, so that the server is compiled with this crate, and not again with each
-    /// that runs one.
+    /// Does the same. Neither generic nor async, so that the server is compiled with this crate, and not again with
+    /// each that runs one.
     fn serve(
         self,
         registry: Registry,

@@ -125,7 +125,7 @@ pub fn recover(task: &Task, image: &Image) -> Result<Found, Violation> {
 }
 
 /// Opens a store with damaged bytes, as an operator does. After a clean stop its runs are checked while it is open. If
-/// one is damaged, `use_damaged` uses the store as it is; then it is opened a second time, and must have rebuilt the run.
+/// one is damaged, `use_damaged` uses the store as it is. Then it is opened a second time, which must rebuild the run.
 pub async fn open_damaged(
     machine: &Machine,
     options: &Options,
