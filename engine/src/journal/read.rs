@@ -140,7 +140,7 @@ pub(crate) async fn walk(
 }
 
 /// Returns whether the store was closed at `position` and not opened since: a close frame is there, and no later file.
-/// A file that cannot be read says no; [`walk`] says why.
+/// False if a file cannot be read; [`walk`] says why.
 pub(crate) async fn is_closed_at(
     io: &dyn Io,
     store: &Path,

@@ -14,8 +14,8 @@ use crate::transport::request_body::{BodyError, RequestBody};
 pub(super) fn client_id(address: IpAddr) -> ClientId {
     match address {
         IpAddr::V4(address) => ClientId(address.to_ipv6_mapped().to_bits()),
-        // That of a network, whose low bits are zero. All of them are in that of the loopback address, which would be
-        // the engine's id.
+        // The address of a network, so its low bits are zero. That of the loopback network is zero as a whole, which
+        // is the engine's id.
         IpAddr::V6(network) => ClientId(network.to_bits() | 1),
     }
 }
