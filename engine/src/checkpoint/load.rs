@@ -8,12 +8,12 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{CheckpointRecord, History, SLOTS, slot_name};
+use super::{CheckpointRecord, History, SLOTS, position_of, slot_name};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::RECORD_BYTES_MAX;
 use crate::io::{Class, IoError, IoResult, OpenMode, exact};
-use crate::journal::{self, Position};
+use crate::journal;
 use crate::limits::COUNTER_USED_MAX;
 use crate::table::{RunCheck, Runs, TableContext};
 
@@ -108,10 +108,7 @@ pub(crate) async fn load(context: &TableContext, when: RunCheck) -> Result<Loade
 
 /// Whether a clean stop wrote this checkpoint, and nothing was opened since.
 async fn is_last_of_clean_stop(context: &TableContext, record: &CheckpointRecord) -> bool {
-    let end = Position {
-        number: record.journal_number,
-        offset: record.journal_offset,
-    };
+    let end = position_of(record);
     let io = &*context.env.io;
     journal::read::is_closed_at(io, &context.root, &context.store_id, end).await
 }

@@ -14,6 +14,7 @@ pub(crate) use policy::{Backlog, Thresholds, is_due};
 pub(crate) use publish::{Positions, Published, flush, publish};
 
 use crate::format::checkpoint::CheckpointRecord;
+use crate::journal::Position;
 
 /// Number of files that checkpoint records are written to in turn.
 const SLOTS: u64 = 3;
@@ -49,6 +50,14 @@ impl History {
             newest: Some(record),
             older: self.newest.clone(),
         }
+    }
+}
+
+/// Returns where the journal continues after a checkpoint.
+pub(crate) fn position_of(record: &CheckpointRecord) -> Position {
+    Position {
+        number: record.journal_number,
+        offset: record.journal_offset,
     }
 }
 

@@ -110,7 +110,10 @@ pub(crate) async fn replay(
 ) -> Result<Recovered> {
     let checkpoints = checkpoint::load(context, when).await?;
     let (state, start) = match &checkpoints.chosen {
-        Some(chosen) => (state_of(chosen, superblock).await?, chosen_position(chosen)),
+        Some(chosen) => (
+            state_of(chosen, superblock).await?,
+            checkpoint::position_of(&chosen.record),
+        ),
         None => (State::empty(superblock.hash_key), Position::FIRST),
     };
     let history = checkpoints.history.clone();
@@ -243,13 +246,6 @@ impl Visitor for Replay<'_> {
             tracing::warn!(%error, "runs could not be merged; nothing is lost, but lookups read more files");
         }
         Ok(())
-    }
-}
-
-fn chosen_position(chosen: &checkpoint::Chosen) -> Position {
-    Position {
-        number: chosen.record.journal_number,
-        offset: chosen.record.journal_offset,
     }
 }
 
