@@ -7,6 +7,9 @@
 //! contracts of their own. [`io`] is what a backend implements. [`mod@format`] defines each byte on disk. [`fsck`]
 //! checks a closed store. [`limits`] has the bounds, and [`vocabulary`] the types of a commit. Everything else is
 //! private.
+//!
+//! The largest calls return boxed futures. Otherwise each crate that awaits them would compile most of the engine
+//! again.
 
 mod buffer;
 mod catalog;

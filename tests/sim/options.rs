@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 /// The usage message, printed after a usage error.
-pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state FILE] [--threads N]
-           [--tables] [--call-sites N] [--flips STEP] [--catch | --bad-io NAME]
+pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--one-in N] [--state FILE]
+           [--threads N] [--tables] [--call-sites N] [--flips STEP] [--catch | --bad-io NAME]
 
   --seed S           first seed (1)
   --seeds N          histories to run (1)
   --images N         run histories until N distinct crash images were recovered
   --state FILE       continue the run whose progress FILE has, and write the new progress to it
+  --one-in N         stop at one in N crash points of each history (1)
   --threads N        histories at a time (one for each processor)
   --call-sites N     fail if a call site of the engine that changes the disk was reached fewer than N times
   --bad-io NAME      run the engine over known-bad I/O, or over each kind with `all`, and print which check
@@ -26,6 +27,7 @@ pub struct Options {
     pub seed: u64,
     pub seeds: Option<u64>,
     pub images: Option<u64>,
+    pub one_in: u64,
     pub state: Option<PathBuf>,
     pub threads: usize,
     pub tables: bool,
@@ -42,6 +44,7 @@ impl Options {
             seed: 1,
             seeds: None,
             images: None,
+            one_in: 1,
             state: None,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             tables: false,
@@ -64,6 +67,7 @@ impl Options {
                 "--seed" => options.seed = number(value()?)?,
                 "--seeds" => options.seeds = Some(number(value()?)?),
                 "--images" => options.images = Some(number(value()?)?),
+                "--one-in" => options.one_in = number(value()?)?.max(1),
                 "--state" => options.state = Some(value()?.into()),
                 "--threads" => options.threads = number(value()?)?.max(1) as usize,
                 "--call-sites" => options.call_sites = number(value()?)?,

@@ -40,7 +40,10 @@ pub fn run(options: &Options) -> ExitCode {
     });
     let first = state.next_seed;
     let last = first.saturating_add(seeds);
-    let depth = |_| Depth::default();
+    let depth = |_| Depth {
+        one_in: options.one_in,
+        ..Depth::default()
+    };
     in_order(options.threads, first..last, depth, |seed, swept| {
         census.add(&swept.0);
         // The next run starts with a failed seed again.
@@ -127,7 +130,7 @@ pub type Outcome = (Census, Option<Failure>);
 pub fn in_order(
     threads: usize,
     seeds: std::ops::Range<u64>,
-    depth: fn(u64) -> Depth,
+    depth: impl Fn(u64) -> Depth + Sync,
     mut take: impl FnMut(u64, Outcome) -> bool,
 ) {
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
@@ -135,7 +138,7 @@ pub fn in_order(
     let (send, receive) = mpsc::sync_channel::<(u64, Outcome)>(threads);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            let (send, next, enough) = (send.clone(), &next, &enough);
+            let (send, next, enough, depth) = (send.clone(), &next, &enough, &depth);
             scope.spawn(move || {
                 while !enough.load(std::sync::atomic::Ordering::Relaxed) {
                     let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -1,7 +1,9 @@
-//! The runtimes of commands other than `serve`.
+//! The runtimes of commands, and how work runs on them.
 //!
-//! Owns: [`command_runtime`], [`env_with`], and [`EngineRuntime`] for commands that may open a store. Refuses: the
-//! store itself, which the engine opens for reading ([`tonnage_engine::ClosedStore`]) or for changes.
+//! Owns: [`command_runtime`], [`block_on`], [`env_with`], and [`EngineRuntime`] for commands that may open a store.
+//! Refuses: the store itself, which the engine opens for reading ([`tonnage_engine::ClosedStore`]) or for changes.
+
+use std::pin::Pin;
 
 use tonnage_engine::io::uring::Unavailable;
 use tonnage_engine::io::{Backend, Env, NotStarted};
@@ -21,6 +23,13 @@ pub(crate) fn command_runtime() -> Result<tokio::runtime::Runtime, Failure> {
             format!("the runtime could not be started: {error}"),
         )
     })
+}
+
+/// Runs `work` to its end. Boxed, because tokio would be compiled with it, and with all that it calls, once for each
+/// kind of runtime.
+pub(crate) fn block_on<W: Future>(runtime: &tokio::runtime::Runtime, work: W) -> W::Output {
+    let work: Pin<Box<dyn Future<Output = W::Output> + '_>> = Box::pin(work);
+    runtime.block_on(work)
 }
 
 /// Creates the environment of the engine with the configured I/O backend. Also returns why `io_uring` does not run
@@ -64,6 +73,6 @@ impl EngineRuntime {
 
     /// Runs `work` to its end.
     pub(crate) fn block_on<W: Future>(&self, work: W) -> W::Output {
-        self.runtime.block_on(work)
+        block_on(&self.runtime, work)
     }
 }

@@ -18,6 +18,8 @@ mod usage;
 
 use std::path::{Path, PathBuf};
 
+use futures_util::future::BoxFuture;
+
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::Env;
@@ -117,7 +119,16 @@ impl FsckReport {
 ///
 /// # Errors
 /// There is nothing to check (no store, held by a process, or of a newer format), or the check could not continue.
-pub async fn check(
+pub fn check<'a>(
+    env: &'a Env,
+    path: &'a Path,
+    options: FsckOptions,
+    progress: &'a (dyn Fn(u64, u64) + Send + Sync),
+) -> BoxFuture<'a, Result<FsckReport>> {
+    Box::pin(check_locked(env, path, options, progress))
+}
+
+async fn check_locked(
     env: &Env,
     path: &Path,
     options: FsckOptions,

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use futures_util::future::BoxFuture;
+
 use super::{Inner, Store, damage};
 use crate::catalog::View;
 use crate::error::{Error, Result};
@@ -33,7 +35,11 @@ impl Store {
     ///
     /// # Errors
     /// The first step that failed. The stop is then not clean, and the next open recovers.
-    pub async fn close(&self) -> Result<()> {
+    pub fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.drain_and_close())
+    }
+
+    async fn drain_and_close(&self) -> Result<()> {
         let inner = &self.inner;
         let task = inner.journal.lock().take();
         let Some(task) = task else { return Ok(()) };

@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::stats::StoreStats;
 use crate::catalog::View;
 use crate::error::{Error, Result};
@@ -32,16 +34,18 @@ impl ClosedStore {
     ///
     /// # Errors
     /// [`Error::Foreign`] if there is no store.
-    pub async fn open(env: Env, path: &Path) -> Result<Self> {
-        let (superblock, _, lock) = lock_existing(&env, path).await?;
-        let context = TableContext::new(env.clone(), path, &superblock);
-        let Recovered { state, .. } =
-            recovery::replay(&context, &superblock, None, RunCheck::BeforeUse).await?;
-        Ok(Self {
-            env,
-            path: path.to_path_buf(),
-            view: View::new(Arc::new(state)),
-            _lock: lock,
+    pub fn open(env: Env, path: &Path) -> BoxFuture<'_, Result<Self>> {
+        Box::pin(async move {
+            let (superblock, _, lock) = lock_existing(&env, path).await?;
+            let context = TableContext::new(env.clone(), path, &superblock);
+            let Recovered { state, .. } =
+                recovery::replay(&context, &superblock, None, RunCheck::BeforeUse).await?;
+            Ok(Self {
+                env,
+                path: path.to_path_buf(),
+                view: View::new(Arc::new(state)),
+                _lock: lock,
+            })
         })
     }
 

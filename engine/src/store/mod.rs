@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use self::close::JournalTask;
@@ -125,7 +126,11 @@ impl Store {
     /// [`Error::Unmet`] with the preconditions that do not hold; nothing was changed. [`Error::Poisoned`] if the
     /// journal failed while it wrote the batch, or earlier: nothing of the batch is visible, but a restart may find it
     /// applied.
-    pub async fn commit(&self, batch: Batch<FinishedBlob>) -> Result<Committed> {
+    pub fn commit(&self, batch: Batch<FinishedBlob>) -> BoxFuture<'_, Result<Committed>> {
+        Box::pin(self.commit_and_lease(batch))
+    }
+
+    async fn commit_and_lease(&self, batch: Batch<FinishedBlob>) -> Result<Committed> {
         let inner = &self.inner;
         inner.checkpoints.wait_for_room(inner).await;
         let staged: Vec<Digest> = batch.staged.iter().map(FinishedBlob::digest).collect();

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::background;
@@ -78,31 +79,39 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Foreign`] if there is no store.
-    pub async fn open_existing(
+    pub fn open_existing(
         env: Env,
         path: &Path,
         options: Options,
-    ) -> Result<(Self, OpenReport)> {
-        options.validate().map_err(Error::BadOptions)?;
-        let began = env.clock.monotonic();
-        let (superblock, damaged_copies, lock) = closed::lock_existing(&env, path).await?;
-        let claim = Claim {
-            path: path.to_path_buf(),
-            lock: Arc::new(lock),
-            superblock,
-            damaged_copies,
-            created: false,
-            env,
-        };
-        Self::recover(claim, options, began).await
+    ) -> BoxFuture<'_, Result<(Self, OpenReport)>> {
+        Box::pin(async move {
+            options.validate().map_err(Error::BadOptions)?;
+            let began = env.clock.monotonic();
+            let (superblock, damaged_copies, lock) = closed::lock_existing(&env, path).await?;
+            let claim = Claim {
+                path: path.to_path_buf(),
+                lock: Arc::new(lock),
+                superblock,
+                damaged_copies,
+                created: false,
+                env,
+            };
+            Self::recover(claim, options, began).await
+        })
     }
 
     /// Opens the store in `path`, creating it if there is none. Recovers after any stop, without a flag.
-    pub async fn open(env: Env, path: &Path, options: Options) -> Result<(Self, OpenReport)> {
-        options.validate().map_err(Error::BadOptions)?;
-        let began = env.clock.monotonic();
-        let claim = claim(env, path).await?;
-        Self::recover(claim, options, began).await
+    pub fn open(
+        env: Env,
+        path: &Path,
+        options: Options,
+    ) -> BoxFuture<'_, Result<(Self, OpenReport)>> {
+        Box::pin(async move {
+            options.validate().map_err(Error::BadOptions)?;
+            let began = env.clock.monotonic();
+            let claim = claim(env, path).await?;
+            Self::recover(claim, options, began).await
+        })
     }
 
     /// Recovers a claimed store and starts its tasks.

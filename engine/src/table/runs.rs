@@ -39,9 +39,9 @@ impl Runs {
         references: &[RunRef],
         when: RunCheck,
     ) -> std::result::Result<Self, UnusableRun> {
-        let opening = references
-            .iter()
-            .map(|reference| open::open(context, reference, when));
+        let opening = references.iter().map(|run| open::open(context, run, when));
+        // Collected, because the compiler cannot prove that a future with the closure above is `Send`.
+        let opening: Vec<_> = opening.collect();
         let runs: Vec<Run> = stream::iter(opening)
             .buffered(OPEN_AT_ONCE)
             .try_collect()

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
 
 use super::body::{Body, BodyMark, BodyStorage};
 use super::session::{Held, Session};
@@ -168,7 +168,15 @@ impl Upload {
     /// After an error that the upload survives, such as [`Error::DigestMismatch`], it is rolled back to
     /// `back_to`, or unchanged without one; no other request can come in between. A failure to write or sync a large
     /// upload ends it.
-    pub async fn finish(
+    pub fn finish(
+        &mut self,
+        expected: Digest,
+        back_to: Option<Savepoint>,
+    ) -> BoxFuture<'_, Result<FinishedBlob>> {
+        Box::pin(self.finish_or_roll_back(expected, back_to))
+    }
+
+    async fn finish_or_roll_back(
         &mut self,
         expected: Digest,
         back_to: Option<Savepoint>,

@@ -3,6 +3,7 @@
 //! Owns: [`execute`], the only function that carries out an [`AdminRequest`], and the log of failures.
 //! Refuses: the work of an operation, which is in the file of its subject.
 
+use futures_util::future::BoxFuture;
 use tonnage_engine::Error;
 
 use super::collect::start_collection;
@@ -22,14 +23,16 @@ use super::whence::whence;
 ///
 /// # Panics
 /// Outside of a tokio runtime.
-pub async fn execute(
-    store: &impl AdminStore,
+pub fn execute(
+    store: &dyn AdminStore,
     request: AdminRequest,
-) -> Result<AdminAnswer, AdminError> {
-    if request.changes_store() {
-        return run_to_completion(store.open()?.clone(), request).await;
-    }
-    run(store, request).await
+) -> BoxFuture<'_, Result<AdminAnswer, AdminError>> {
+    Box::pin(async move {
+        if request.changes_store() {
+            return run_to_completion(store.open()?.clone(), request).await;
+        }
+        run(store, request).await
+    })
 }
 
 /// Runs a request as a task of its own, so that it continues after its client has disconnected.
@@ -45,7 +48,7 @@ async fn run_to_completion(
 }
 
 /// Runs a request. A failure of the store is logged. A name that does not exist is reported to the client only.
-async fn run(store: &impl AdminStore, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+async fn run(store: &dyn AdminStore, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
     let answer = dispatch(store, request).await;
     if let Err(AdminError::Store(error)) = &answer {
         tracing::error!(%error, "an admin operation failed");
@@ -54,7 +57,7 @@ async fn run(store: &impl AdminStore, request: AdminRequest) -> Result<AdminAnsw
 }
 
 async fn dispatch(
-    store: &impl AdminStore,
+    store: &dyn AdminStore,
     request: AdminRequest,
 ) -> Result<AdminAnswer, AdminError> {
     use AdminRequest as Request;

@@ -50,7 +50,7 @@ pub struct RepositoryContent {
 }
 
 pub(super) async fn list_repositories(
-    store: &impl AdminStore,
+    store: &dyn AdminStore,
     request: &ListRepositories,
 ) -> Result<RepositoryPage, AdminError> {
     let view = store.view();
@@ -62,7 +62,7 @@ pub(super) async fn list_repositories(
 }
 
 pub(super) async fn delete_repository(
-    store: &impl AdminStore,
+    store: &dyn AdminStore,
     request: &DeleteRepository,
 ) -> Result<RepositoryContent, AdminError> {
     let repository = request.repository.as_str();

@@ -49,6 +49,6 @@ impl From<StoreStats> for Stats {
     }
 }
 
-pub(super) async fn get_stats(store: &impl AdminStore) -> Result<Stats, AdminError> {
+pub(super) async fn get_stats(store: &dyn AdminStore) -> Result<Stats, AdminError> {
     Ok(store.stats().await?.into())
 }

@@ -2,8 +2,7 @@
 //!
 //! Owns: [`AdminStore`], for an open store and for a closed one that is only read, and [`OpenStore`].
 
-use std::future::Future;
-
+use futures_util::future::{BoxFuture, FutureExt as _};
 use tonnage_engine::{ClosedStore, Store, StoreStats, View};
 
 use super::collect::{CollectedGarbage, StartCollection};
@@ -18,7 +17,7 @@ pub trait AdminStore: Sync {
     fn view(&self) -> View;
 
     /// Counts what the store holds.
-    fn stats(&self) -> impl Future<Output = tonnage_engine::Result<StoreStats>> + Send;
+    fn stats(&self) -> BoxFuture<'_, tonnage_engine::Result<StoreStats>>;
 
     /// Returns the open store, or [`AdminError::ReadOnly`] if it is only read.
     fn open(&self) -> Result<&OpenStore, AdminError>;
@@ -71,8 +70,8 @@ impl AdminStore for OpenStore {
         self.store.view()
     }
 
-    async fn stats(&self) -> tonnage_engine::Result<StoreStats> {
-        self.store.stats().await
+    fn stats(&self) -> BoxFuture<'_, tonnage_engine::Result<StoreStats>> {
+        self.store.stats().boxed()
     }
 
     fn open(&self) -> Result<&OpenStore, AdminError> {
@@ -85,8 +84,8 @@ impl AdminStore for ClosedStore {
         Self::view(self).clone()
     }
 
-    async fn stats(&self) -> tonnage_engine::Result<StoreStats> {
-        Self::stats(self).await
+    fn stats(&self) -> BoxFuture<'_, tonnage_engine::Result<StoreStats>> {
+        Self::stats(self).boxed()
     }
 
     fn open(&self) -> Result<&OpenStore, AdminError> {

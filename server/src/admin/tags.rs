@@ -84,7 +84,7 @@ impl From<Vec<TagInfo>> for DeletedTags {
 }
 
 pub(super) async fn list_tags(
-    store: &impl AdminStore,
+    store: &dyn AdminStore,
     request: &ListTags,
 ) -> Result<TagPage, AdminError> {
     let view = store.view();
@@ -98,7 +98,7 @@ pub(super) async fn list_tags(
 }
 
 pub(super) async fn delete_tags(
-    store: &impl AdminStore,
+    store: &dyn AdminStore,
     request: &DeleteTags,
 ) -> Result<DeletedTags, AdminError> {
     let repository = request.repository.as_str();

@@ -99,7 +99,7 @@ impl UsageEntry {
 }
 
 pub(super) async fn list_usage(
-    store: &impl AdminStore,
+    store: &dyn AdminStore,
     request: &ListUsage,
 ) -> Result<UsagePage, AdminError> {
     let pattern: RepositoryPattern = request
@@ -146,7 +146,7 @@ async fn entry(
 }
 
 pub(super) async fn try_deletion(
-    store: &impl AdminStore,
+    store: &dyn AdminStore,
     request: &TryDeletion,
 ) -> Result<DeletionEffect, AdminError> {
     let view = store.view();

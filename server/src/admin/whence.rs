@@ -56,7 +56,7 @@ pub struct ManifestOrigin {
 }
 
 pub(super) async fn whence(
-    store: &impl AdminStore,
+    store: &dyn AdminStore,
     request: &Whence,
 ) -> Result<ContentOrigin, AdminError> {
     let text = &request.digest;

@@ -38,6 +38,8 @@ pub struct Depth {
     pub damage: bool,
     /// Whether some stops only kill the process.
     pub kills: bool,
+    /// Of crash points, one in this many is a stop, which one depends on the history; the end of a life always is.
+    pub one_in: u64,
 }
 
 impl Default for Depth {
@@ -45,6 +47,7 @@ impl Default for Depth {
         Self {
             damage: true,
             kills: true,
+            one_in: 1,
         }
     }
 }
@@ -149,15 +152,24 @@ impl LifeRun<'_> {
         let recoveries = Recoveries::new(task, record.clone(), policy, condition);
         let recoveries = Arc::new(Mutex::new(recoveries));
         let (watching, seed) = (Arc::clone(&recoveries), self.seed());
-        let Depth { damage, kills, .. } = self.depth;
+        let Depth {
+            damage,
+            kills,
+            one_in,
+        } = self.depth;
         machine.disk.watch(move |stop| {
+            // Counted by turns of `KILL_EVERY` and `STRAY_EVERY`, so that all kinds of stops are among them.
+            let turn = stop.points / one_in;
+            if stop.points % one_in != seed % one_in {
+                return;
+            }
             let images = stop.images(&policy(seed ^ stop.points));
             let mut watching = watching.lock();
             watching.add(stop.points, images);
-            if kills && stop.points % KILL_EVERY == seed % KILL_EVERY {
+            if kills && turn % KILL_EVERY == seed % KILL_EVERY {
                 watching.kill(stop.points, stop.killed());
             }
-            if damage && stop.points.is_multiple_of(STRAY_EVERY) {
+            if damage && turn.is_multiple_of(STRAY_EVERY) {
                 let strays = stop.misdirected_writes(seed ^ stop.points, STRAYS);
                 watching.check_misdirected(stop.points, strays);
             }
@@ -175,7 +187,6 @@ impl LifeRun<'_> {
         let mut recoveries = recoveries.lock();
         recoveries.add(machine.disk.points(), last.clone());
         census.add(&recoveries.census);
-        census.points += machine.disk.points();
         census.note_collected(&record.0.lock());
         self.check(carry, &record, &recoveries, &machine)?;
         if let Some((stop, violation)) = recoveries.beside.take() {

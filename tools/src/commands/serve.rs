@@ -8,6 +8,7 @@ use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
+use crate::runtime::block_on;
 use crate::serve::{self, GuardOptions, ServeOptions, threads};
 
 /// Arguments of `serve`.
@@ -52,7 +53,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
                 format!("the runtime could not be started: {error}"),
             )
         })?;
-    let ended = runtime.block_on(serve::serve(options));
+    let ended = block_on(&runtime, serve::serve(options));
     logging::flush();
     ended
 }

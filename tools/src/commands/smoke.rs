@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::input;
 use crate::output;
-use crate::runtime::command_runtime;
+use crate::runtime::{block_on, command_runtime};
 use crate::smoke::{self, Recorder, SmokeOptions, Step, Verdict};
 use crate::units;
 
@@ -111,7 +111,7 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
         keep: arguments.keep,
         print: !arguments.json,
     };
-    let recorder = command_runtime()?.block_on(smoke::run(&options));
+    let recorder = block_on(&command_runtime()?, smoke::run(&options));
     report(arguments, &options, &recorder)?;
     match recorder.count(Verdict::Failed) {
         0 => Ok(Exit::Done),
