@@ -87,6 +87,7 @@ pub(crate) struct Metrics {
     in_flight: Gauge<i64, AtomicI64>,
     pushes: Family<PushLabels, Counter>,
     pulls: Pulls,
+    kept_answers: Counter,
     read_only: Gauge<i64, AtomicI64>,
 }
 
@@ -130,6 +131,12 @@ impl Metrics {
         let pushes = Family::<PushLabels, Counter>::default();
         families.register("push", "Pushes, counted at their manifest", pushes.clone());
         let pulls = Pulls::register(&mut families);
+        let kept_answers = Counter::default();
+        families.register(
+            "kept_answers",
+            "Answers that were kept in memory, so that nothing was looked up or read for them",
+            kept_answers.clone(),
+        );
         let read_only = Gauge::default();
         families.register(
             "storage_read_only",
@@ -143,6 +150,7 @@ impl Metrics {
             in_flight,
             pushes,
             pulls,
+            kept_answers,
             read_only,
         }
     }
@@ -175,6 +183,11 @@ impl Metrics {
     /// Counts the end of a blob's or manifest's transfer.
     pub(crate) fn pulled(&self, kind: Pulled, outcome: Outcome) {
         self.pulls.counter(kind, outcome).inc();
+    }
+
+    /// Counts an answer that was kept in memory.
+    pub(crate) fn kept_answer(&self) {
+        self.kept_answers.inc();
     }
 
     pub(crate) fn set_condition(&self, condition: Condition) {

@@ -16,6 +16,7 @@ mod delete;
 mod failures;
 mod guarded;
 mod heads;
+mod kept_answers;
 mod large;
 mod leases;
 mod manifests;

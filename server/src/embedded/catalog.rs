@@ -9,7 +9,9 @@ use tonnage_engine::{self as engine, FinishedBlob, RepositoryId, Store};
 
 use super::error;
 use crate::registry::Result;
-use crate::registry::ports::{Catalog, CommitError, RepositoryView, Staged, StoredBlob, View};
+use crate::registry::ports::{
+    Catalog, CommitError, RepositoryView, Revision, Staged, StoredBlob, View,
+};
 
 #[derive(Debug)]
 pub(super) struct StoreCatalog(pub(super) Store);
@@ -28,6 +30,10 @@ impl Catalog for StoreCatalog {
             store: self.0.clone(),
         });
         future::ready(Ok(view)).boxed()
+    }
+
+    fn revision(&self) -> Option<Revision> {
+        Some(Revision(self.0.view().lsn().0))
     }
 
     fn commit(&self, batch: Batch<Staged>) -> BoxFuture<'_, std::result::Result<(), CommitError>> {

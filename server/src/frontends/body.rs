@@ -26,6 +26,8 @@ pub(crate) struct Body {
 
 enum Content {
     Whole(Bytes),
+    /// All of what is transferred.
+    Counted(Bytes, Transfer),
     Windows {
         first: Option<Bytes>,
         rest: Windows,
@@ -85,6 +87,32 @@ impl Body {
         Self {
             remaining: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             content: Content::Whole(bytes),
+        }
+    }
+
+    /// Creates the body of a transfer whose bytes are in memory, not empty.
+    pub(crate) fn counted(bytes: Bytes, metrics: &Arc<Metrics>, kind: Pulled) -> Self {
+        let transfer = Transfer {
+            metrics: Arc::clone(metrics),
+            kind,
+            ended: false,
+            span: tracing::Span::none(),
+        };
+        Self {
+            remaining: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            content: Content::Counted(bytes, transfer),
+        }
+    }
+
+    /// Returns the bytes of a transfer if all of them are in memory.
+    pub(crate) fn whole_transfer(&self) -> Option<(&Bytes, Pulled)> {
+        match &self.content {
+            Content::Windows {
+                first: Some(first),
+                transfer,
+                ..
+            } if u64::try_from(first.len()) == Ok(self.remaining) => Some((first, transfer.kind)),
+            Content::Whole(_) | Content::Counted(..) | Content::Windows { .. } => None,
         }
     }
 
@@ -150,7 +178,7 @@ impl Body {
         });
         let transfer = match &mut self.content {
             Content::Whole(_) => None,
-            Content::Windows { transfer, .. } => Some(transfer),
+            Content::Counted(_, transfer) | Content::Windows { transfer, .. } => Some(transfer),
         };
         match (outcome, transfer) {
             (Ok((left, bytes)), transfer) => {
@@ -186,7 +214,7 @@ impl http_body::Body for Body {
             return Poll::Ready(None);
         }
         let window = match &mut this.content {
-            Content::Whole(bytes) => Some(Ok(std::mem::take(bytes))),
+            Content::Whole(bytes) | Content::Counted(bytes, _) => Some(Ok(std::mem::take(bytes))),
             Content::Windows { first, rest, .. } => match first.take() {
                 Some(first) => Some(Ok(first)),
                 None => ready!(rest.poll_next_unpin(cx)),

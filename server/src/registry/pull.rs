@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tonnage_engine::vocabulary::{ClientId, Digest};
 
 use super::attributes::Attributes;
-use super::ports::{Blob, ReadAccount, RepositoryView, StoredBlob};
+use super::ports::{Blob, ReadAccount, RepositoryView, Revision, StoredBlob};
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::{Reference, RepositoryName};
@@ -34,6 +34,12 @@ impl Found {
             media_type: None,
             stored: Some(stored),
         }
+    }
+
+    /// Returns whether its answers have to lease it.
+    pub(crate) fn needs_lease(&self) -> bool {
+        let stored = self.stored.as_ref();
+        stored.is_none_or(|stored| stored.needs_lease)
     }
 }
 
@@ -93,10 +99,15 @@ impl Registry {
         Ok(Found::blob(found))
     }
 
-    /// Returns whether its bytes are known to be damaged. An existence check then reports it as missing, so that the
-    /// client pushes it again, which repairs it.
-    pub async fn is_damaged(&self, found: &Found) -> Result<bool> {
-        self.blobs.is_damaged(found.digest).await
+    /// Returns whether the bytes of content that was found are known to be damaged. An existence check then reports it
+    /// as missing, so that the client pushes it again, which repairs it.
+    pub async fn is_damaged(&self, digest: Digest) -> Result<bool> {
+        self.blobs.is_damaged(digest).await
+    }
+
+    /// Returns the revision of the catalog. While it is the same, so is what a reference names.
+    pub fn revision(&self) -> Option<Revision> {
+        self.catalog.revision()
     }
 
     /// Returns a blob that the repository links now.

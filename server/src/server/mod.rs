@@ -27,7 +27,7 @@ use crate::access::{AccessControl, Gate};
 use crate::clock::RunningClock;
 use crate::embedded;
 use crate::frontends::admin::probes::{ProbeState, Probes};
-use crate::frontends::oci::{ManifestMemory, OciFrontEnd, OciState};
+use crate::frontends::oci::{KeptAnswers, ManifestMemory, OciFrontEnd, OciState};
 use crate::registry::{Limits, Registry};
 use crate::telemetry::Metrics;
 use crate::tls::ServerTls;
@@ -273,6 +273,7 @@ impl Bound {
             ),
             tokens: self.options.token_issuer.clone(),
             metrics: Arc::clone(metrics),
+            kept: KeptAnswers::new(),
             body_idle: self.options.body_idle_timeout,
             clock: clock.clone(),
             manifests: ManifestMemory::new(

@@ -17,12 +17,12 @@ pub(super) async fn get(
     digest: Digest,
 ) -> Reply {
     let pull = context.authorize(Pull(name)).await?;
-    let found = context.registry().find_blob(&pull, digest).await?;
+    let find = || context.registry().find_blob(&pull, digest);
     let gone = || Error::BlobUnknown {
         repository: pull.repository().clone(),
         digest,
     };
-    content::serve(context, &found, Caching::Immutable, gone).await
+    content::serve(context, find, Caching::Immutable, gone).await
 }
 
 /// Answers DELETE.

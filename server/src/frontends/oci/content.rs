@@ -24,6 +24,9 @@ const OCTETS: &str = "application/octet-stream";
 /// Answers up to this length, and manifests, may use the reserve of the memory for reads.
 const SMALL_BYTES: u64 = 64 << 10;
 
+/// Headers of a request on which the answer depends, beside its method and path.
+const OF_CONTENT: [HeaderName; 3] = [header::RANGE, header::IF_MATCH, header::IF_NONE_MATCH];
+
 /// How long caches may keep an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Caching {
@@ -33,8 +36,44 @@ pub(super) enum Caching {
     Revalidate,
 }
 
-/// Answers GET and HEAD for content that was found. `gone` returns the error if its bytes no longer exist.
-pub(super) async fn serve(
+/// Answers GET and HEAD for the content that `find` finds, or as it was answered before. `gone` returns the error if
+/// its bytes no longer exist.
+pub(super) async fn serve<Find: Future<Output = Result<Found, Error>>>(
+    context: &RequestContext<'_>,
+    find: impl FnOnce() -> Find,
+    caching: Caching,
+    gone: impl FnOnce() -> Error,
+) -> Reply {
+    let (kept, path) = (&context.state.kept, context.head.uri.path());
+    let is_plain = !OF_CONTENT
+        .iter()
+        .any(|name| context.head.headers.contains_key(name));
+    let revision = context.registry().revision().filter(|_| is_plain);
+    if let Some(revision) = revision
+        && let Some(answer) = kept.find(revision, path, context.is_head())
+    {
+        if context.is_head() && context.registry().is_damaged(answer.digest()).await? {
+            return Err(gone().into());
+        }
+        context.state.metrics.kept_answer();
+        return Ok(answer.response(context.is_head(), &context.state.metrics));
+    }
+    // Boxed, so that the future of a request that needs none of this is small: hyper moves it.
+    Box::pin(async move {
+        let found = find().await?;
+        let answer = serve_found(context, &found, caching, gone).await?;
+        if let Some(revision) = revision
+            && !found.needs_lease()
+        {
+            kept.keep(revision, path, found.digest, &answer);
+        }
+        Ok(answer)
+    })
+    .await
+}
+
+/// Answers GET and HEAD for content that was found.
+async fn serve_found(
     context: &RequestContext<'_>,
     found: &Found,
     caching: Caching,
@@ -48,7 +87,7 @@ pub(super) async fn serve(
         return answer(StatusCode::NOT_MODIFIED, found, caching, Body::empty());
     }
     if context.is_head() {
-        if context.registry().is_damaged(found).await? {
+        if context.registry().is_damaged(found.digest).await? {
             return Err(gone().into());
         }
         let response = answer(StatusCode::OK, found, caching, Body::empty())?;

@@ -10,6 +10,7 @@ use http::request::Parts;
 use tokio_util::task::TaskTracker;
 use tonnage_engine::vocabulary::ClientId;
 
+use super::kept_answers::KeptAnswers;
 use super::locations::Locations;
 use super::manifest_memory::ManifestMemory;
 use crate::access::{Action, Authorized, Gate, Permission, Refused, Requester, TokenIssuer};
@@ -30,6 +31,7 @@ pub(crate) struct OciState {
     /// Issues tokens, if credentials are asked for.
     pub(crate) tokens: Option<TokenIssuer>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) kept: KeptAnswers,
     pub(crate) body_idle: Duration,
     pub(crate) clock: RunningClock,
     pub(crate) manifests: ManifestMemory,

@@ -32,7 +32,7 @@ pub(super) async fn get(
     reference: &Reference,
 ) -> Reply {
     let pull = context.authorize(Pull(name)).await?;
-    let found = context.registry().find_manifest(&pull, reference).await?;
+    let find = || context.registry().find_manifest(&pull, reference);
     let caching = match reference {
         Reference::Tag(_) => Caching::Revalidate,
         Reference::Digest(_) => Caching::Immutable,
@@ -41,7 +41,7 @@ pub(super) async fn get(
         repository: pull.repository().clone(),
         reference: reference.to_string(),
     };
-    content::serve(context, &found, caching, gone).await
+    content::serve(context, find, caching, gone).await
 }
 
 async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &Reference) -> Reply {

@@ -9,6 +9,7 @@ mod error;
 #[cfg(feature = "fuzz-entry")]
 pub(crate) mod fuzz_entry;
 mod headers;
+mod kept_answers;
 mod locations;
 mod manifest_memory;
 mod manifests;
@@ -23,6 +24,7 @@ mod uploads;
 mod warning;
 
 pub(crate) use self::context::OciState;
+pub(crate) use self::kept_answers::KeptAnswers;
 pub use self::locations::{InvalidLocations, Locations};
 pub(crate) use self::manifest_memory::ManifestMemory;
 pub(crate) use self::service::OciFrontEnd;

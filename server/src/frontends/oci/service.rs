@@ -285,6 +285,6 @@ mod tests {
     #[test]
     fn the_future_of_a_request_is_small() {
         let size = size_of_answer(OciService::answer_whole);
-        assert!(size <= 4096, "{size} bytes");
+        assert!(size <= 3584, "{size} bytes");
     }
 }

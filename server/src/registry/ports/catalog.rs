@@ -20,6 +20,10 @@ pub enum CommitError {
     Failed(Error),
 }
 
+/// Identifies a state of a catalog: the later state has the larger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision(pub u64);
+
 /// The other half of a pair (see the [module](super)): names, links and edges.
 ///
 /// # Contract
@@ -39,6 +43,13 @@ pub trait Catalog: Send + Sync + Debug {
     ///
     /// As storage fails: [`Error::Closing`], [`Error::NotAttempted`], [`Error::Internal`].
     fn view(&self) -> BoxFuture<'_, Result<Box<dyn View>>>;
+
+    /// Returns the revision of the current state, or `None` if it cannot be told at once.
+    ///
+    /// While it is the same, views show the same.
+    fn revision(&self) -> Option<Revision> {
+        None
+    }
 
     /// Applies the batch.
     ///

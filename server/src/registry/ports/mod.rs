@@ -15,5 +15,5 @@ mod memory;
 pub use self::blobs::{
     Blob, BlobStore, Condition, Pinned, Savepoint, Staged, StoredBlob, Upload, Windows,
 };
-pub use self::catalog::{Catalog, CommitError, RepositoryView, View};
+pub use self::catalog::{Catalog, CommitError, RepositoryView, Revision, View};
 pub use self::memory::{AnswerReads, HeldMemory, ReadAccount};

@@ -1,0 +1,139 @@
+//! Answers that are kept in memory while the catalog does not change.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tonnage_server::ServerOptions;
+use tonnage_server::access::{Caller, Decision, Permission, Policy, Verdict};
+use tonnage_tests::client::Client;
+use tonnage_tests::http::Answer;
+use tonnage_tests::registry::TestRegistry;
+
+use crate::failures::damage;
+use crate::{content, push_image, push_layers, put_manifest, sha256};
+
+/// Returns the number of answers that were kept ones.
+async fn kept(registry: &TestRegistry) -> u64 {
+    let answer = registry.admin().get("/metrics").await.expect(200);
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    let mut lines = text.lines();
+    let count = lines.find_map(|line| line.strip_prefix("registry_kept_answers_total "));
+    count.expect("a count").parse().expect("a number")
+}
+
+/// Gets content often enough that its answer is kept, and returns what is the same in all answers.
+async fn get_often(client: &Client, path: &str) -> (Vec<(String, String)>, Vec<u8>) {
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.push(parts(client.get(path).await.expect(200)));
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{path}");
+    seen.remove(0)
+}
+
+fn parts(answer: Answer) -> (Vec<(String, String)>, Vec<u8>) {
+    let of_request = ["x-request-id", "date"];
+    let fields = answer.headers.iter();
+    let fields = fields.filter(|(name, _)| !of_request.contains(&name.as_str()));
+    let text = |value: &http::HeaderValue| value.to_str().expect("text").to_owned();
+    let mut fields: Vec<_> = fields
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect();
+    fields.sort();
+    (fields, answer.body.to_vec())
+}
+
+/// Guards: repeated GETs and HEADs of small content are answered from memory, as the first one was. Conditions and
+/// ranges of a request still count. A tag that moves, and content that is deleted, are answered as they are from then
+/// on.
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_answers_follow_the_catalog() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let layer = content(1, 4096);
+    let manifest = push_image(&client, "a", "latest", &layer).await;
+    let by_tag = "/v2/a/manifests/latest".to_owned();
+    let by_digest = format!("/v2/a/manifests/{manifest}");
+    let blob = format!("/v2/a/blobs/{}", sha256(&layer));
+    for path in [&by_tag, &by_digest, &blob] {
+        let before = kept(&registry).await;
+        let (fields, body) = get_often(&client, path).await;
+        let heads = parts(client.head(path).await.expect(200));
+        assert_eq!(heads, (fields, Vec::new()), "HEAD {path}");
+        assert_eq!(kept(&registry).await - before, 3, "{path}");
+        let call = client.call(http::Method::GET, path);
+        let etag = client.get(path).await.header("etag").to_owned();
+        call.header("if-none-match", etag).send().await.expect(304);
+        let call = client.call(http::Method::GET, path);
+        let part = call.header("range", "bytes=1-2").send().await.expect(206);
+        assert_eq!(part.body, body[1..3], "{path}");
+    }
+    let other = push_layers(&client, "a", &[b"another layer"]).await;
+    let other = put_manifest(&client, "a", "latest", &other).await;
+    let moved = client.get(&by_tag).await.expect(200);
+    assert_eq!(moved.header("docker-content-digest"), other.to_string());
+    get_often(&client, &by_tag).await;
+    for path in [&blob, &by_digest] {
+        get_often(&client, path).await;
+        client.delete(path).await.expect(202);
+        client.get(path).await.expect(404);
+        client.head(path).await.expect(404);
+    }
+}
+
+/// Guards: once stored bytes are found to be damaged, a HEAD denies the content although its answer was kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_noticed_beside_kept_answers() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let layer = content(2, 4096);
+    push_image(&client, "a", "latest", &layer).await;
+    let path = format!("/v2/a/blobs/{}", sha256(&layer));
+    get_often(&client, &path).await;
+    client.head(&path).await.expect(200);
+    damage(registry.store.path(), &layer[100..164]);
+    let call = client.call(http::Method::GET, &path);
+    let read = call.header("range", "bytes=0-").send().await;
+    read.expect_error(500, "UNKNOWN");
+    client.head(&path).await.expect(404);
+}
+
+/// Grants what the flag says.
+#[derive(Debug)]
+struct Switched(Arc<AtomicBool>);
+
+impl Policy for Switched {
+    fn decide<'a>(&'a self, _: &'a Caller, _: Permission<'a>) -> Decision<'a, Verdict> {
+        Decision::Ready(match self.0.load(Ordering::SeqCst) {
+            true => Verdict::Granted,
+            false => Verdict::Denied,
+        })
+    }
+}
+
+/// Guards: permission is decided for each request, also where the answer is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_answers_need_permission() {
+    let granted = Arc::new(AtomicBool::new(true));
+    let options = ServerOptions {
+        policy: Arc::new(Switched(Arc::clone(&granted))),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let client = registry.client();
+    push_image(&client, "a", "latest", b"layer").await;
+    get_often(&client, "/v2/a/manifests/latest").await;
+    granted.store(false, Ordering::SeqCst);
+    let answer = client.get("/v2/a/manifests/latest").await;
+    answer.expect_error(403, "DENIED");
+}
+
+/// Guards: content that only a lease keeps is leased by each answer, so none of them is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_lease_are_not_kept() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let digest = crate::push_blob(&client, "a", b"not referenced").await;
+    get_often(&client, &format!("/v2/a/blobs/{digest}")).await;
+    assert_eq!(kept(&registry).await, 0);
+}
