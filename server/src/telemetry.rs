@@ -186,7 +186,7 @@ impl Metrics {
     }
 
     /// Counts an answer that was kept in memory.
-    pub(crate) fn kept_answer(&self) {
+    pub(crate) fn count_kept_answer(&self) {
         self.kept_answers.inc();
     }
 

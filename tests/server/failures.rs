@@ -15,7 +15,7 @@ use crate::wire::rest;
 use crate::{MANIFEST, begin, content, push_blob, push_image, sha256};
 
 /// Overwrites every occurrence of `needle` in a segment.
-pub(crate) fn damage(data: &Path, needle: &[u8]) {
+fn damage(data: &Path, needle: &[u8]) {
     let mut places = 0;
     for entry in fs::read_dir(data.join("segments")).unwrap() {
         let path = entry.unwrap().path();

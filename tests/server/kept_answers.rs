@@ -9,7 +9,7 @@ use tonnage_tests::client::Client;
 use tonnage_tests::http::Answer;
 use tonnage_tests::registry::TestRegistry;
 
-use crate::failures::damage;
+use crate::leases::Interfered;
 use crate::{content, push_image, push_layers, put_manifest, sha256};
 
 /// Returns the number of answers that were kept ones.
@@ -59,8 +59,10 @@ async fn kept_answers_follow_the_catalog() {
         let before = kept(&registry).await;
         let (fields, body) = get_often(&client, path).await;
         let heads = parts(client.head(path).await.expect(200));
-        assert_eq!(heads, (fields, Vec::new()), "HEAD {path}");
-        assert_eq!(kept(&registry).await - before, 3, "{path}");
+        assert_eq!(heads, (fields.clone(), Vec::new()), "HEAD {path}");
+        let over_h2 = client.call(http::Method::GET, path).send_h2().await;
+        assert_eq!(parts(over_h2.expect(200)), (fields, body.clone()), "{path}");
+        assert_eq!(kept(&registry).await - before, 4, "{path}");
         let call = client.call(http::Method::GET, path);
         let etag = client.get(path).await.header("etag").to_owned();
         call.header("if-none-match", etag).send().await.expect(304);
@@ -81,21 +83,62 @@ async fn kept_answers_follow_the_catalog() {
     }
 }
 
-/// Guards: once stored bytes are found to be damaged, a HEAD denies the content although its answer was kept.
+/// Guards: content that is known to be damaged is not answered from memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_is_noticed_beside_kept_answers() {
-    let registry = TestRegistry::start().await;
+async fn damaged_content_takes_the_whole_path() {
+    let damaged = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&damaged);
+    let registry = TestRegistry::wrapped(move |store, real| {
+        Arc::new(Interfered {
+            real,
+            store: store.clone(),
+            deleting: Arc::default(),
+            watched: sha256(b""),
+            held: Arc::default(),
+            damaged: flag,
+        })
+    })
+    .await;
     let client = registry.client();
-    let layer = content(2, 4096);
-    push_image(&client, "a", "latest", &layer).await;
-    let path = format!("/v2/a/blobs/{}", sha256(&layer));
+    push_image(&client, "a", "latest", b"layer").await;
+    let path = format!("/v2/a/blobs/{}", sha256(b"layer"));
     get_often(&client, &path).await;
     client.head(&path).await.expect(200);
-    damage(registry.store.path(), &layer[100..164]);
-    let call = client.call(http::Method::GET, &path);
-    let read = call.header("range", "bytes=0-").send().await;
-    read.expect_error(500, "UNKNOWN");
+    let before = kept(&registry).await;
+    damaged.store(true, Ordering::SeqCst);
     client.head(&path).await.expect(404);
+    // The real blob store reads it, and finds no damage.
+    client.get(&path).await.expect(200);
+    assert_eq!(kept(&registry).await, before);
+}
+
+/// Guards: a repository that is deleted and created again answers with its new content, and a body is kept up to 64
+/// KiB, but no empty one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_small_and_of_its_repository() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let bodies = [0, 1, 64 << 10, (64 << 10) + 1].map(|bytes| content(3, bytes));
+    let layers: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
+    let manifest = push_layers(&client, "a", &layers).await;
+    let first = put_manifest(&client, "a", "latest", &manifest).await;
+    let mut counts = Vec::new();
+    for body in &bodies {
+        let before = kept(&registry).await;
+        let path = format!("/v2/a/blobs/{}", sha256(body));
+        assert!(get_often(&client, &path).await.1 == *body);
+        counts.push(kept(&registry).await - before);
+    }
+    assert_eq!(counts, [0, 2, 2, 0]);
+    get_often(&client, "/v2/a/manifests/latest").await;
+    client
+        .delete(&format!("/v2/a/manifests/{first}"))
+        .await
+        .expect(202);
+    client.get("/v2/a/manifests/latest").await.expect(404);
+    let second = push_image(&client, "a", "latest", b"other").await;
+    let answer = client.get("/v2/a/manifests/latest").await.expect(200);
+    assert_eq!(answer.header("docker-content-digest"), second.to_string());
 }
 
 /// Grants what the flag says.

@@ -2,6 +2,7 @@
 //! lease").
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -20,15 +21,16 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{push_blob, push_image, put_manifest, sha256};
 
-/// A blob store in which a blob is deleted from these repositories before each lease. It notes whether `digest` was
-/// leased or pinned when a manifest's bytes were stored.
+/// A blob store in which a blob is deleted from these repositories before each lease. It notes whether `watched` was
+/// leased or pinned when a manifest's bytes were stored, and may say that all blobs are damaged.
 #[derive(Debug)]
-struct Interfered {
-    real: Arc<dyn BlobStore>,
-    store: Store,
-    deleting: Arc<Mutex<Vec<&'static str>>>,
-    watched: Digest,
-    held: Arc<Mutex<Vec<bool>>>,
+pub(crate) struct Interfered {
+    pub(crate) real: Arc<dyn BlobStore>,
+    pub(crate) store: Store,
+    pub(crate) deleting: Arc<Mutex<Vec<&'static str>>>,
+    pub(crate) watched: Digest,
+    pub(crate) held: Arc<Mutex<Vec<bool>>>,
+    pub(crate) damaged: Arc<AtomicBool>,
 }
 
 impl BlobStore for Interfered {
@@ -105,6 +107,9 @@ impl BlobStore for Interfered {
         self.real.read_account()
     }
     fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>> {
+        if self.damaged.load(Ordering::SeqCst) {
+            return Box::pin(async { Ok(true) });
+        }
         self.real.is_damaged(digest)
     }
     fn condition(&self) -> BoxFuture<'_, Condition> {
@@ -126,6 +131,7 @@ async fn a_blob_deleted_before_the_lease_is_not_promised() {
             deleting: meanwhile,
             watched: sha256(b""),
             held: Arc::default(),
+            damaged: Arc::default(),
         })
     })
     .await;
@@ -168,6 +174,7 @@ async fn leases_begin_with_the_answer_and_end_with_a_reference() {
             deleting: Arc::default(),
             watched: sha256(layer),
             held: noted,
+            damaged: Arc::default(),
         })
     })
     .await;

@@ -78,6 +78,9 @@ impl Options {
                 other => return Err(format!("unknown option {other}")),
             }
         }
+        if options.one_in > 1 && (options.catch || options.bad_io.is_some()) {
+            return Err("--one-in is for runs without --catch and --bad-io".to_owned());
+        }
         Ok(options)
     }
 }

@@ -40,27 +40,32 @@ pub fn run(options: &Options) -> ExitCode {
     });
     let first = state.next_seed;
     let last = first.saturating_add(seeds);
-    let depth = |_| Depth {
+    let depth = Depth {
         one_in: options.one_in,
         ..Depth::default()
     };
-    in_order(options.threads, first..last, depth, |seed, swept| {
-        census.add(&swept.0);
-        // The next run starts with a failed seed again.
-        if swept.1.is_none() {
-            state.add(seed, &swept.0);
-        }
-        if let Some(path) = &options.state
-            && let Err(error) = state.save(path)
-        {
-            eprintln!("sim: {}: {error}", path.display());
-        }
-        if let Some(failure) = swept.1 {
-            failed = Some((seed, failure));
-            return false;
-        }
-        options.images.is_none_or(|wanted| state.images < wanted)
-    });
+    in_order(
+        options.threads,
+        first..last,
+        |_| depth,
+        |seed, swept| {
+            census.add(&swept.0);
+            // The next run starts with a failed seed again.
+            if swept.1.is_none() {
+                state.add(seed, &swept.0);
+            }
+            if let Some(path) = &options.state
+                && let Err(error) = state.save(path)
+            {
+                eprintln!("sim: {}: {error}", path.display());
+            }
+            if let Some(failure) = swept.1 {
+                failed = Some((seed, failure));
+                return false;
+            }
+            options.images.is_none_or(|wanted| state.images < wanted)
+        },
+    );
     if options.tables {
         tables::print(&census);
     }
@@ -99,12 +104,12 @@ pub fn run(options: &Options) -> ExitCode {
         );
         return ExitCode::FAILURE;
     };
-    report(seed, failure);
+    report(seed, failure, depth);
     ExitCode::FAILURE
 }
 
 /// Prints a violation: how to replay it, and the shortest history that has it.
-fn report(seed: u64, failure: Failure) {
+fn report(seed: u64, failure: Failure, depth: Depth) {
     let say = |failure: &Failure| {
         eprintln!(
             "violation of \"{}\" in life {}, {}:\n{}",
@@ -112,12 +117,13 @@ fn report(seed: u64, failure: Failure) {
         );
     };
     eprintln!(
-        "seed {seed}; replay with: cargo run --release -p tonnage-tests --bin sim -- --seed {seed}"
+        "seed {seed}; replay with: cargo run --release -p tonnage-tests --bin sim -- --seed {seed} --one-in {}",
+        depth.one_in
     );
     say(&failure);
     eprintln!("shrinking ...");
     let history = generate::generate(seed);
-    let (short, failure) = shrink::shrink(&history, failure, Depth::default(), SHRINK_ATTEMPTS);
+    let (short, failure) = shrink::shrink(&history, failure, depth, SHRINK_ATTEMPTS);
     eprintln!("{}", shrink::describe(&short));
     say(&failure);
     eprintln!("last operations of the disk:\n{}", failure.log);

@@ -223,7 +223,8 @@ impl Damaged {
 
     /// Returns whether `digest` may be damaged in any place. A cheap check before its place is looked up.
     pub(crate) fn may_contain(&self, digest: &Digest) -> bool {
-        self.has_truncated() || self.places.lock().known.contains_key(digest)
+        let has_places = self.has_places.load(Ordering::Acquire);
+        self.has_truncated() || has_places && self.places.lock().known.contains_key(digest)
     }
 
     /// Forgets damage of `digest` elsewhere, because its bytes are at `extent` now.

@@ -141,7 +141,6 @@ impl Recoveries {
 
     /// Recovers images that a stop may leave.
     pub fn add(&mut self, points: u64, images: Vec<CrashImage>) {
-        self.census.points += 1;
         for crash in images {
             if self.note(points, &crash, After::Nothing) && has_store(&crash.image) {
                 self.cut += 1;

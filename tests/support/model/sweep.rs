@@ -157,14 +157,16 @@ impl LifeRun<'_> {
             kills,
             one_in,
         } = self.depth;
+        let chosen = Prng::new(seed).next_u64() % one_in;
         machine.disk.watch(move |stop| {
             // Counted by turns of `KILL_EVERY` and `STRAY_EVERY`, so that all kinds of stops are among them.
             let turn = stop.points / one_in;
-            if stop.points % one_in != seed % one_in {
+            if stop.points % one_in != chosen {
                 return;
             }
             let images = stop.images(&policy(seed ^ stop.points));
             let mut watching = watching.lock();
+            watching.census.points += 1;
             watching.add(stop.points, images);
             if kills && turn % KILL_EVERY == seed % KILL_EVERY {
                 watching.kill(stop.points, stop.killed());

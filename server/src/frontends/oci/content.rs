@@ -13,6 +13,7 @@ use super::conditional;
 use super::context::RequestContext;
 use super::error::Failure;
 use super::headers::DOCKER_CONTENT_DIGEST;
+use super::kept_answers::KeptAnswer;
 use super::reply::{CONTENT_HEADERS, Reply};
 use crate::frontends::body::Body;
 use crate::oci::{RangeAnswer, media_type::is_inert};
@@ -25,7 +26,7 @@ const OCTETS: &str = "application/octet-stream";
 const SMALL_BYTES: u64 = 64 << 10;
 
 /// Headers of a request on which the answer depends, beside its method and path.
-const OF_CONTENT: [HeaderName; 3] = [header::RANGE, header::IF_MATCH, header::IF_NONE_MATCH];
+const CONDITIONS: [HeaderName; 3] = [header::RANGE, header::IF_MATCH, header::IF_NONE_MATCH];
 
 /// How long caches may keep an answer.
 #[derive(Debug, Clone, Copy)]
@@ -45,18 +46,16 @@ pub(super) async fn serve<Find: Future<Output = Result<Found, Error>>>(
     gone: impl FnOnce() -> Error,
 ) -> Reply {
     let (kept, path) = (&context.state.kept, context.head.uri.path());
-    let is_plain = !OF_CONTENT
+    let is_plain = !CONDITIONS
         .iter()
         .any(|name| context.head.headers.contains_key(name));
     let revision = context.registry().revision().filter(|_| is_plain);
     if let Some(revision) = revision
         && let Some(answer) = kept.find(revision, path, context.is_head())
+        && !context.registry().is_damaged(answer.digest).await?
     {
-        if context.is_head() && context.registry().is_damaged(answer.digest()).await? {
-            return Err(gone().into());
-        }
-        context.state.metrics.kept_answer();
-        return Ok(answer.response(context.is_head(), &context.state.metrics));
+        context.state.metrics.count_kept_answer();
+        return Ok(kept_answer(context, &answer).await);
     }
     // Boxed, so that the future of a request that needs none of this is small: hyper moves it.
     Box::pin(async move {
@@ -65,11 +64,29 @@ pub(super) async fn serve<Find: Future<Output = Result<Found, Error>>>(
         if let Some(revision) = revision
             && !found.needs_lease()
         {
-            kept.keep(revision, path, found.digest, &answer);
+            kept.offer(revision, path, context.is_head(), found.digest, &answer);
         }
         Ok(answer)
     })
     .await
+}
+
+/// Answers as it was answered before.
+async fn kept_answer(context: &RequestContext<'_>, kept: &KeptAnswer) -> Response<Body> {
+    let body = match &kept.body {
+        Some((bytes, kind)) if !context.is_head() => {
+            let memory = context.hold(bytes.len()).await;
+            Body::counted(bytes.clone(), &context.state.metrics, *kind).with_memory(memory)
+        }
+        Some(_) | None => Body::empty(),
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.reserve(CONTENT_HEADERS);
+    for (name, value) in &kept.headers {
+        headers.insert(name, value.clone());
+    }
+    response
 }
 
 /// Answers GET and HEAD for content that was found.

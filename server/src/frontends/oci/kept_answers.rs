@@ -1,46 +1,43 @@
 //! Answers that are kept in memory.
 //!
-//! Owns: [`KeptAnswers`]: answers to GET and HEAD with small bodies or none, from the second one on, as long as the
-//! catalog does not change.
-//! Refuses: permission, damage and the conditions of a request, which are decided for each.
+//! Owns: [`KeptAnswers`]: answers to GET with small bodies and to HEAD, from the second one on, as long as the catalog
+//! does not change.
+//! Refuses: permission, damage and the conditions of a request, which are decided for each; memory of what is being
+//! sent, for which the account of the connection is charged.
 //!
-//! Invariants: an answer is kept for the revision from before its content was looked up, and returned only while the
-//! catalog has that revision. What is kept, or was kept and is still being sent, is at most [`BYTES_MAX`].
+//! Invariant: an answer is kept for the revision from before its content was looked up, and returned only while the
+//! catalog has that revision.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use parking_lot::RwLock;
 use tonnage_engine::Digest;
 
-use super::reply::CONTENT_HEADERS;
 use crate::frontends::body::Body;
 use crate::registry::ports::Revision;
-use crate::telemetry::{Metrics, Pulled};
+use crate::telemetry::Pulled;
 
-/// Bytes of all answers together.
-const BYTES_MAX: usize = 16 << 20;
-/// Bytes of one generation. The rest is for answers that were dropped and are still being sent.
-const GENERATION_BYTES_MAX: usize = 6 << 20;
+/// Bytes of one of the two generations.
+const GENERATION_BYTES_MAX: usize = 8 << 20;
 /// Length of the longest body that is kept.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Estimate of the memory of an answer without path and body.
-const ANSWER_BYTES: usize = 1 << 10;
-/// Paths that are remembered to have been asked for once.
-const ASKED: usize = 4096;
+const ANSWER_BYTES: usize = 1536;
+/// The number of requests that are remembered, to find which ones are repeated.
+const REQUESTS: usize = 4096;
 
 /// The kept answers of a registry, by path.
 #[derive(Debug)]
 pub(crate) struct KeptAnswers {
     generations: RwLock<Generations>,
-    budget: Arc<Budget>,
-    /// Hashes of paths, each in the place that it determines. A later one replaces an earlier one.
-    asked: Vec<AtomicU64>,
+    /// Hashes of paths and revisions, each in the place that it determines. A later one replaces an earlier one.
+    requests: Vec<AtomicU64>,
     hasher: RandomState,
 }
 
@@ -54,38 +51,29 @@ struct Generations {
     newer_bytes: usize,
 }
 
-/// An answer. It has a body unless that is long or was not asked for.
+/// An answer with the status 200. It has a body if it was one to a GET.
 #[derive(Debug)]
 pub(super) struct KeptAnswer {
-    digest: Digest,
-    headers: HeaderMap,
-    body: Option<(Bytes, Pulled)>,
-    held: Held,
+    /// The digest of its content.
+    pub(super) digest: Digest,
+    /// Its headers.
+    pub(super) headers: HeaderMap,
+    /// Its body, and what that is.
+    pub(super) body: Option<(Bytes, Pulled)>,
 }
 
+/// What had to make room for an answer, and is dropped without the lock.
 #[derive(Debug, Default)]
-struct Budget(AtomicUsize);
-
-/// A part of the budget, until it drops.
-#[derive(Debug)]
-struct Held {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-/// Bytes of a body, which may be sent after the answer was dropped.
-struct HeldBody {
-    bytes: Box<[u8]>,
-    // Held for its drop.
-    _held: Held,
+struct Displaced {
+    generation: HashMap<String, Arc<KeptAnswer>>,
+    replaced: Option<Arc<KeptAnswer>>,
 }
 
 impl KeptAnswers {
     pub(crate) fn new() -> Self {
         Self {
             generations: RwLock::default(),
-            budget: Arc::default(),
-            asked: (0..ASKED).map(|_| AtomicU64::new(0)).collect(),
+            requests: (0..REQUESTS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
         }
     }
@@ -107,166 +95,86 @@ impl KeptAnswers {
         }
         let older = generations.older.get(path).filter(is_enough).cloned()?;
         drop(generations);
-        self.put(revision, path, &older);
+        self.insert(revision, path, &older);
         Some(older)
     }
 
-    /// Keeps an answer to a GET or HEAD of `path` if it was asked for before and there is room. `revision` is one from
+    /// Keeps the answer to a GET or HEAD of `path` if it is small and that request is repeated. `revision` is one from
     /// before its content was looked up.
-    pub(super) fn keep(
+    pub(super) fn offer(
         &self,
         revision: Revision,
         path: &str,
+        is_head: bool,
         digest: Digest,
         answer: &Response<Body>,
     ) {
-        if self.was_asked_for(path) {
-            let body = answer.body().whole_transfer();
-            self.insert(revision, path, digest, answer.headers(), body);
-        }
-    }
-
-    fn insert(
-        &self,
-        revision: Revision,
-        path: &str,
-        digest: Digest,
-        headers: &HeaderMap,
-        body: Option<(&Bytes, Pulled)>,
-    ) {
-        self.advance(revision);
-        let Some(held) = self.budget.take(ANSWER_BYTES + path.len()) else {
+        let body = answer.body().whole_transfer();
+        let body = body.filter(|(bytes, _)| (1..=BODY_BYTES_MAX).contains(&bytes.len()));
+        if answer.status() != StatusCode::OK || body.is_some() == is_head {
             return;
-        };
-        let body = body.filter(|(bytes, _)| bytes.len() <= BODY_BYTES_MAX);
-        let body = body.and_then(|(bytes, kind)| {
-            let held = self.budget.take(bytes.len())?;
-            let bytes = Box::from(bytes.as_ref());
-            let body = HeldBody { bytes, _held: held };
-            Some((Bytes::from_owner(body), kind))
-        });
-        let answer = KeptAnswer {
-            digest,
-            headers: headers.clone(),
-            body,
-            held,
-        };
-        self.put(revision, path, &Arc::new(answer));
-    }
-
-    /// Drops the answers of an older revision.
-    fn advance(&self, revision: Revision) {
-        if self.generations.read().revision < Some(revision) {
-            let mut generations = self.generations.write();
-            let dropped = generations.advance(revision);
-            drop(generations);
-            // Without the lock, because these may be many.
-            drop(dropped);
+        }
+        if self.is_repeated(revision, path) {
+            let answer = KeptAnswer {
+                digest,
+                headers: answer.headers().clone(),
+                // Copied, because the bytes belong to the memory for reads.
+                body: body.map(|(bytes, kind)| (Bytes::copy_from_slice(bytes), kind)),
+            };
+            self.insert(revision, path, &Arc::new(answer));
         }
     }
 
-    /// Returns whether the path was asked for before, as far as that is remembered.
-    fn was_asked_for(&self, path: &str) -> bool {
-        let hash = self.hasher.hash_one(path);
-        let place = hash % self.asked.len() as u64;
-        let place = usize::try_from(place).ok();
-        let place = place.and_then(|place| self.asked.get(place));
+    /// Returns whether the path was requested before in this revision, as far as that is remembered.
+    fn is_repeated(&self, revision: Revision, path: &str) -> bool {
+        let hash = self.hasher.hash_one((revision, path));
+        let place = usize::try_from(hash % REQUESTS as u64).ok();
+        let place = place.and_then(|place| self.requests.get(place));
         place.is_some_and(|place| place.swap(hash, Ordering::Relaxed) == hash)
     }
 
-    fn put(&self, revision: Revision, path: &str, answer: &Arc<KeptAnswer>) {
+    fn insert(&self, revision: Revision, path: &str, answer: &Arc<KeptAnswer>) {
         let mut generations = self.generations.write();
-        let dropped = generations.put(revision, path, answer);
+        let older_revision = generations.advance(revision);
+        let displaced = generations.insert(revision, path, answer);
         drop(generations);
-        drop(dropped);
+        // Without the lock, because these may be many.
+        drop((older_revision, displaced));
     }
 }
 
 impl Generations {
     /// Begins a newer revision. Returns the answers of the older one.
-    fn advance(&mut self, revision: Revision) -> Self {
-        if self.revision >= Some(revision) {
-            return Self::default();
-        }
+    fn advance(&mut self, revision: Revision) -> Option<Self> {
         let begun = Self {
             revision: Some(revision),
             ..Self::default()
         };
-        mem::replace(self, begun)
+        (self.revision < begun.revision).then(|| mem::replace(self, begun))
     }
 
-    /// Adds an answer, unless it is of another revision. Returns the answers that had to make room.
-    fn put(
-        &mut self,
-        revision: Revision,
-        path: &str,
-        answer: &Arc<KeptAnswer>,
-    ) -> HashMap<String, Arc<KeptAnswer>> {
-        let mut dropped = HashMap::new();
+    /// Adds an answer, unless it is of another revision.
+    fn insert(&mut self, revision: Revision, path: &str, answer: &Arc<KeptAnswer>) -> Displaced {
+        let mut displaced = Displaced::default();
         if self.revision != Some(revision) {
-            return dropped;
+            return displaced;
         }
-        if self.newer_bytes + answer.bytes() > GENERATION_BYTES_MAX {
+        let bytes = |answer: &KeptAnswer| answer.bytes() + 2 * path.len();
+        if self.newer_bytes + bytes(answer) > GENERATION_BYTES_MAX {
             let newer = mem::take(&mut self.newer);
             self.newer_bytes = 0;
-            dropped = mem::replace(&mut self.older, newer);
+            displaced.generation = mem::replace(&mut self.older, newer);
         }
-        self.newer_bytes += answer.bytes();
-        let replaced = self.newer.insert(path.to_owned(), Arc::clone(answer));
-        self.newer_bytes -= replaced.map_or(0, |replaced| replaced.bytes());
-        dropped
+        self.newer_bytes += bytes(answer);
+        displaced.replaced = self.newer.insert(path.to_owned(), Arc::clone(answer));
+        self.newer_bytes -= displaced.replaced.as_deref().map_or(0, bytes);
+        displaced
     }
 }
 
 impl KeptAnswer {
-    /// Returns the digest of its content.
-    pub(super) fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// Returns the answer to a GET, or to a HEAD.
-    pub(super) fn response(&self, is_head: bool, metrics: &Arc<Metrics>) -> Response<Body> {
-        let body = match &self.body {
-            Some((bytes, kind)) if !is_head => Body::counted(bytes.clone(), metrics, *kind),
-            Some(_) | None => Body::empty(),
-        };
-        let mut response = Response::new(body);
-        let headers = response.headers_mut();
-        headers.reserve(CONTENT_HEADERS);
-        for (name, value) in &self.headers {
-            headers.insert(name, value.clone());
-        }
-        response
-    }
-
     fn bytes(&self) -> usize {
-        let body = self.body.as_ref();
-        self.held.bytes + body.map_or(0, |(bytes, _)| bytes.len())
-    }
-}
-
-impl Budget {
-    fn take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
-        let add = |held: usize| Some(held + bytes).filter(|held| *held <= BYTES_MAX);
-        let taken = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        taken.is_ok().then(|| Held {
-            budget: Arc::clone(self),
-            bytes,
-        })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-impl AsRef<[u8]> for HeldBody {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        ANSWER_BYTES + self.body.as_ref().map_or(0, |(bytes, _)| bytes.len())
     }
 }
 
@@ -276,52 +184,57 @@ mod tests {
 
     use super::*;
 
-    fn put(kept: &KeptAnswers, revision: u64, path: &str, bytes: usize) {
-        let (digest, headers) = (Digest::of(Algorithm::Sha256, b""), HeaderMap::new());
-        let body = Bytes::from(vec![1; bytes]);
-        let body = Some((&body, Pulled::Manifest));
-        kept.insert(Revision(revision), path, digest, &headers, body);
+    fn insert(kept: &KeptAnswers, revision: u64, path: &str, bytes: usize) {
+        let answer = KeptAnswer {
+            digest: Digest::of(Algorithm::Sha256, b""),
+            headers: HeaderMap::new(),
+            body: Some((Bytes::from(vec![1; bytes]), Pulled::Manifest)),
+        };
+        kept.insert(Revision(revision), path, &Arc::new(answer));
     }
 
-    fn find(kept: &KeptAnswers, revision: u64, path: &str) -> Option<Bytes> {
+    fn find(kept: &KeptAnswers, revision: u64, path: &str) -> Option<usize> {
         let found = kept.find(Revision(revision), path, false)?;
-        found.body.as_ref().map(|(bytes, _)| bytes.clone())
+        found.body.as_ref().map(|(bytes, _)| bytes.len())
     }
 
     /// Guards: an answer is found only in the revision that it is kept for. One of an older revision, looked up before
-    /// a commit and kept after it, replaces nothing.
+    /// a commit and kept after it, replaces nothing. A request is repeated only within a revision.
     #[test]
     fn answers_are_of_one_revision() {
         let kept = KeptAnswers::new();
-        put(&kept, 5, "/a", 10);
-        assert!(find(&kept, 5, "/a").is_some());
-        assert!(find(&kept, 4, "/a").is_none() && find(&kept, 6, "/a").is_none());
-        put(&kept, 6, "/a", 20);
-        put(&kept, 5, "/a", 10);
-        assert_eq!(find(&kept, 6, "/a").map(|body| body.len()), Some(20));
-        assert!(find(&kept, 5, "/a").is_none());
+        insert(&kept, 5, "/a", 10);
+        assert_eq!(find(&kept, 5, "/a"), Some(10));
+        assert_eq!(find(&kept, 4, "/a").or(find(&kept, 6, "/a")), None);
+        insert(&kept, 6, "/a", 20);
+        insert(&kept, 5, "/a", 10);
+        assert_eq!(find(&kept, 6, "/a"), Some(20));
+        assert_eq!(find(&kept, 5, "/a"), None);
+        let repeated = [5, 5, 6, 6].map(|revision| kept.is_repeated(Revision(revision), "/a"));
+        assert_eq!(repeated, [false, true, false, true]);
     }
 
-    /// Guards: kept answers take a bounded amount of memory, with those that are still being sent; what was found
-    /// lately stays; nothing is counted any more once all are gone.
+    /// Guards: kept answers take a bounded amount of memory, what was found lately stays, and a newer revision drops
+    /// all.
     #[test]
-    fn memory_is_bounded_and_returned() {
+    fn memory_is_bounded() {
         let kept = KeptAnswers::new();
-        let (mut sent, mut most) = (Vec::new(), 0);
-        put(&kept, 1, "/often", 100);
+        let bytes = || {
+            let generations = kept.generations.read();
+            let all = generations.newer.values().chain(generations.older.values());
+            all.map(|answer| answer.bytes()).sum::<usize>()
+        };
+        insert(&kept, 1, "/often", 100);
+        let mut most = 0;
         for turn in 0..1000 {
-            let path = format!("/{turn}");
-            put(&kept, 1, &path, BODY_BYTES_MAX);
-            sent.extend(find(&kept, 1, &path).filter(|_| turn % 9 == 0));
+            insert(&kept, 1, &format!("/{turn}"), BODY_BYTES_MAX);
             assert!(find(&kept, 1, "/often").is_some(), "{turn}");
-            most = most.max(kept.budget.0.load(Ordering::Relaxed));
+            most = most.max(bytes());
         }
-        assert!(most <= BYTES_MAX && most > GENERATION_BYTES_MAX, "{most}");
-        assert!(find(&kept, 1, "/0").is_none(), "it was not found lately");
-        put(&kept, 2, "/last", 10);
-        assert!(kept.budget.0.load(Ordering::Relaxed) >= sent.len() * BODY_BYTES_MAX);
-        drop(sent);
-        let left = kept.budget.0.load(Ordering::Relaxed);
-        assert_eq!(left, ANSWER_BYTES + "/last".len() + 10);
+        let full = GENERATION_BYTES_MAX + GENERATION_BYTES_MAX / 2..=2 * GENERATION_BYTES_MAX;
+        assert!(full.contains(&most), "{most}");
+        assert_eq!(find(&kept, 1, "/0"), None, "it was not found lately");
+        insert(&kept, 2, "/last", 10);
+        assert_eq!(bytes(), ANSWER_BYTES + 10);
     }
 }

@@ -21,7 +21,7 @@ pub enum CommitError {
 }
 
 /// Identifies a state of a catalog: the later state has the larger one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
 /// The other half of a pair (see the [module](super)): names, links and edges.
