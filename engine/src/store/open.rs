@@ -26,7 +26,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::keys::{DamagedPlace, SegmentUse};
 use crate::format::superblock::Superblock;
-use crate::io::{Class, Directory, Env};
+use crate::io::{Class, Clock, Directory, Env};
 use crate::jobs::Jobs;
 use crate::journal::writer::{JournalSpec, JournalWriter};
 use crate::journal::{self, reserve, resync};
@@ -84,20 +84,8 @@ impl Store {
         path: &Path,
         options: Options,
     ) -> BoxFuture<'_, Result<(Self, OpenReport)>> {
-        Box::pin(async move {
-            options.validate().map_err(Error::BadOptions)?;
-            let began = env.clock.monotonic();
-            let (superblock, damaged_copies, lock) = closed::lock_existing(&env, path).await?;
-            let claim = Claim {
-                path: path.to_path_buf(),
-                lock: Arc::new(lock),
-                superblock,
-                damaged_copies,
-                created: false,
-                env,
-            };
-            Self::recover(claim, options, began).await
-        })
+        let clock = Arc::clone(&env.clock);
+        Box::pin(Self::recover(clock, options, claim_existing(env, path)))
     }
 
     /// Opens the store in `path`, creating it if there is none. Recovers after any stop, without a flag.
@@ -106,20 +94,19 @@ impl Store {
         path: &Path,
         options: Options,
     ) -> BoxFuture<'_, Result<(Self, OpenReport)>> {
-        Box::pin(async move {
-            options.validate().map_err(Error::BadOptions)?;
-            let began = env.clock.monotonic();
-            let claim = claim(env, path).await?;
-            Self::recover(claim, options, began).await
-        })
+        let clock = Arc::clone(&env.clock);
+        Box::pin(Self::recover(clock, options, claim(env, path)))
     }
 
-    /// Recovers a claimed store and starts its tasks.
+    /// Claims a store, unless the options are not valid, recovers it and starts its tasks.
     async fn recover(
-        claim: Claim,
+        clock: Arc<dyn Clock>,
         options: Options,
-        began: Duration,
+        claiming: impl Future<Output = Result<Claim>>,
     ) -> Result<(Self, OpenReport)> {
+        options.validate().map_err(Error::BadOptions)?;
+        let began = clock.monotonic();
+        let claim = claiming.await?;
         let context = TableContext::new(claim.env.clone(), &claim.path, &claim.superblock);
         let bound = options.delta_budget_bytes;
         let opening = recovery::replay_for_open(&context, &claim.superblock, bound).await;
@@ -165,6 +152,19 @@ struct Claim {
     superblock: Superblock,
     damaged_copies: Vec<u32>,
     created: bool,
+}
+
+/// Claims a store that is there already.
+async fn claim_existing(env: Env, path: &Path) -> Result<Claim> {
+    let (superblock, damaged_copies, lock) = closed::lock_existing(&env, path).await?;
+    Ok(Claim {
+        path: path.to_path_buf(),
+        lock: Arc::new(lock),
+        superblock,
+        damaged_copies,
+        created: false,
+        env,
+    })
 }
 
 /// Takes the lock and reads the superblock; makes a new one if the directory is empty or absent.

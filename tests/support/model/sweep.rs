@@ -38,7 +38,7 @@ pub struct Depth {
     pub damage: bool,
     /// Whether some stops only kill the process.
     pub kills: bool,
-    /// Of crash points, one in this many is a stop, which one depends on the history; the end of a life always is.
+    /// Of crash points, one in this many is a stop; which one depends on the life, whose end always is one.
     pub one_in: u64,
 }
 
@@ -159,11 +159,11 @@ impl LifeRun<'_> {
         } = self.depth;
         let chosen = Prng::new(seed).next_u64() % one_in;
         machine.disk.watch(move |stop| {
-            // Counted by turns of `KILL_EVERY` and `STRAY_EVERY`, so that all kinds of stops are among them.
-            let turn = stop.points / one_in;
             if stop.points % one_in != chosen {
                 return;
             }
+            // `KILL_EVERY` and `STRAY_EVERY` count stops, so that all kinds are among them.
+            let turn = stop.points / one_in;
             let images = stop.images(&policy(seed ^ stop.points));
             let mut watching = watching.lock();
             watching.census.points += 1;
