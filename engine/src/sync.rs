@@ -61,6 +61,10 @@ mod watched {
             Self(Mutex::new(Arc::new(value)))
         }
 
+        pub(crate) fn load(&self) -> Arc<T> {
+            self.load_full()
+        }
+
         pub(crate) fn load_full(&self) -> Arc<T> {
             Arc::clone(&self.0.lock())
         }

@@ -80,6 +80,12 @@ impl RunningClock {
         Duration::from_micros(self.0.recent_us.load(Ordering::Relaxed))
     }
 
+    /// Returns the time, or one up to [`TICK`] later, as cheaply as [`Self::recent`]. A limit that is counted from it
+    /// may end late, but not early.
+    pub(crate) fn coarse(&self) -> Duration {
+        self.recent().saturating_add(TICK)
+    }
+
     /// Returns an alarm that resolves after `duration` of this clock.
     pub(crate) fn alarm(&self, duration: Duration) -> Alarm {
         self.alarm_at(self.now().saturating_add(duration))

@@ -67,6 +67,10 @@ impl Clock for RunningClock {
         self.now()
     }
 
+    fn monotonic_coarse(&self) -> Duration {
+        self.coarse()
+    }
+
     fn wall_unix_ms(&self) -> u64 {
         // A clock before 1970 reads as 1970. Wall time orders nothing.
         let since = SystemTime::now()

@@ -91,6 +91,21 @@ pub(crate) struct Metrics {
     read_only: Gauge<i64, AtomicI64>,
 }
 
+/// What counts answers of one route, method and status, so that counting one looks nothing up.
+#[derive(Debug)]
+pub(crate) struct AnswerCounters {
+    requests: Counter,
+    first_byte: Histogram,
+}
+
+impl AnswerCounters {
+    /// Counts an answer whose head is ready.
+    pub(crate) fn count(&self, elapsed: Duration) {
+        self.requests.inc();
+        self.first_byte.observe(elapsed.as_secs_f64());
+    }
+}
+
 /// Counts a request as in flight until it drops.
 #[derive(Debug)]
 pub(crate) struct InFlight(Gauge<i64, AtomicI64>);
@@ -160,20 +175,25 @@ impl Metrics {
         InFlight(self.in_flight.clone())
     }
 
+    /// Returns what counts the answers of this route and method with this status.
+    pub(crate) fn counters(&self, labels: &HttpLabels, status: StatusCode) -> AnswerCounters {
+        let HttpLabels { route, method } = *labels;
+        let code = status.as_u16();
+        let answer = AnswerLabels {
+            route,
+            method,
+            code,
+        };
+        AnswerCounters {
+            requests: self.requests.get_or_create_owned(&answer),
+            first_byte: self.first_byte.get_or_create_owned(labels),
+        }
+    }
+
     /// Counts an answer whose head is ready.
     pub(crate) fn answered(&self, labels: &HttpLabels, status: StatusCode, elapsed: Duration) {
         let HttpLabels { route, method } = *labels;
-        let code = status.as_u16();
-        self.requests
-            .get_or_create(&AnswerLabels {
-                route,
-                method,
-                code,
-            })
-            .inc();
-        self.first_byte
-            .get_or_create(labels)
-            .observe(elapsed.as_secs_f64());
+        self.counters(labels, status).count(elapsed);
         if (method, route) == ("PUT", "/v2/{name}/manifests/{reference}") {
             let result = outcome(status).label();
             self.pushes.get_or_create(&PushLabels { result }).inc();

@@ -13,7 +13,7 @@ use crate::leases::Interfered;
 use crate::{content, push_image, push_layers, put_manifest, sha256};
 
 /// Returns the number of answers that were kept ones.
-async fn kept(registry: &TestRegistry) -> u64 {
+pub(crate) async fn kept(registry: &TestRegistry) -> u64 {
     let answer = registry.admin().get("/metrics").await.expect(200);
     let text = String::from_utf8(answer.body.to_vec()).unwrap();
     let mut lines = text.lines();

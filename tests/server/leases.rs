@@ -106,6 +106,10 @@ impl BlobStore for Interfered {
     fn read_account(&self) -> Arc<dyn ReadAccount> {
         self.real.read_account()
     }
+    fn may_be_damaged(&self, digest: &Digest) -> bool {
+        self.damaged.load(Ordering::SeqCst) || self.real.may_be_damaged(digest)
+    }
+
     fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>> {
         if self.damaged.load(Ordering::SeqCst) {
             return Box::pin(async { Ok(true) });

@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 use tonnage_server::access::{KeyOwner, NewApiKey, OwnUsers};
 
 use crate::guarded::{Guarded, NOTICED, THERE};
+use crate::kept_answers::kept;
 use crate::repositories::delete_repository;
 use crate::sha256;
 
@@ -35,6 +36,12 @@ async fn tokens_are_for_one_repository() {
         .unwrap();
     pull(&first).await.expect(401);
     let (_, layer) = guarded.push(THERE).await;
+    // Also where the answer is kept in memory.
+    let (second, before) = (token().await, kept(&guarded.registry).await);
+    for _ in 0..3 {
+        pull(&second).await.expect(200);
+    }
+    assert_eq!(kept(&guarded.registry).await, before + 1);
     let refused = pull(&first).await.expect(401);
     assert!(
         refused

@@ -12,7 +12,7 @@ use tonnage_tests::client::whole;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::wire::{self, field, frame, head, next_frame};
-use crate::{content, push_blob, sha256};
+use crate::{content, push_blob, push_image, sha256};
 
 /// The time after which a wait counts as failed: far beyond every timeout under test.
 const HANG: Duration = Duration::from_secs(60);
@@ -247,8 +247,8 @@ async fn frames_are_small() {
     }
 }
 
-/// Guards: an HTTP/2 client that does not read single streams loses their buffers, of blobs and lists, although its
-/// connection is alive. Such a stream is reset, and the connection continues.
+/// Guards: an HTTP/2 client that does not read single streams loses their buffers, of blobs, lists and answers that are
+/// kept in memory, although its connection is alive. Such a stream is reset, and the connection continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_streams_are_reset() {
     let options = ServerOptions {
@@ -258,10 +258,15 @@ async fn unread_streams_are_reset() {
     let registry = TestRegistry::with(options).await;
     let digest = push_blob(&registry.client(), "a", &content(4, 300_000)).await;
     let blob = format!("/v2/a/blobs/{digest}");
+    push_image(&registry.client(), "a", "t", b"layer").await;
+    let kept = "/v2/a/manifests/t";
+    for _ in 0..3 {
+        registry.client().get(kept).await.expect(200);
+    }
     let address = registry.client().address();
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&wire::opening(1)).await.unwrap();
-    for (number, path) in [(1, &*blob), (5, "/v2/_catalog")] {
+    for (number, path) in [(1, &*blob), (5, "/v2/_catalog"), (9, kept)] {
         let get = frame(1, 5, number, &head("GET", path));
         stream.write_all(&get).await.unwrap();
         // RST_STREAM with CANCEL (RFC 9113 sections 6.4 and 7).

@@ -84,6 +84,11 @@ impl Sequencer {
         self.durable.load_full()
     }
 
+    /// Returns the LSN of the durable state.
+    pub(crate) fn durable_lsn(&self) -> Lsn {
+        self.durable.load().lsn
+    }
+
     /// Returns the bytes of the live delta, queued transactions included.
     pub(crate) fn delta_bytes(&self) -> usize {
         self.inner.lock().head.layers.delta_bytes()

@@ -219,6 +219,10 @@ pub trait Dir: Send + Sync + Debug {
 pub trait Clock: Send + Sync + Debug {
     /// Returns the monotonic time since some fixed point of this run.
     fn monotonic(&self) -> Duration;
+    /// Returns the monotonic time, or one up to a quarter of a second later if that costs less.
+    fn monotonic_coarse(&self) -> Duration {
+        self.monotonic()
+    }
     /// Returns the milliseconds since 1970-01-01 UTC. They may jump, so they order nothing.
     fn wall_unix_ms(&self) -> u64;
     /// Resolves after `duration`.

@@ -119,7 +119,7 @@ impl MemoryAccount {
 
     /// Notes that bytes moved to or from the client.
     pub fn record_progress(&self) {
-        let now = self.open.memory.clock().monotonic();
+        let now = self.open.memory.clock().monotonic_coarse();
         self.open.signals.record_progress(now);
     }
 

@@ -44,7 +44,7 @@ use crate::commit::prevalidate::REQUIRES_INLINE_MAX;
 use crate::commit::{Sequencer, prevalidate};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::extent::Extent;
+use crate::extent::{Extent, Lsn};
 use crate::finished_blob::{Committed, FinishedBlob};
 use crate::io::{ClassCount, Env};
 use crate::jobs::{Job, JobControl, JobInfo, JobKind, Jobs};
@@ -111,6 +111,11 @@ impl Store {
     /// Returns a consistent snapshot of names, links, edges and placements, as of the last durable transaction.
     pub fn view(&self) -> View {
         View::new(self.inner.sequencer.durable())
+    }
+
+    /// Returns the LSN of [`Store::view`].
+    pub fn lsn(&self) -> Lsn {
+        self.inner.sequencer.durable_lsn()
     }
 
     /// Returns the directory of the store.
@@ -197,12 +202,17 @@ impl Store {
         self.inner.segments.pool().memory().account()
     }
 
+    /// Returns whether [`Store::is_damaged`] may be true, without waiting.
+    pub fn may_be_damaged(&self, digest: &Digest) -> bool {
+        self.inner.segments.damaged().may_contain(digest)
+    }
+
     /// Returns whether a blob's bytes are known to be corrupt. Reads find this; pushing the blob again heals it.
     pub async fn is_damaged(&self, digest: &Digest) -> Result<bool> {
-        let damaged = self.inner.segments.damaged();
-        if !damaged.may_contain(digest) {
+        if !self.may_be_damaged(digest) {
             return Ok(false);
         }
+        let damaged = self.inner.segments.damaged();
         // Marks of places that the blob has left do not count.
         let stored = self.view().read(|view| view.blob(digest)).await?;
         Ok(stored.is_some_and(|stored| damaged.contains(digest, &stored.extent)))

@@ -30,11 +30,19 @@ impl<'a, T: 'a> Decision<'a, T> {
         }
     }
 
+    /// Returns the answer if it is available; `None` if it has to be asked for again and waited for.
+    pub fn at_once(self) -> Option<T> {
+        match self {
+            Self::Ready(answer) => Some(answer),
+            Self::Pending(_) => None,
+        }
+    }
+
     /// Waits for the answer.
     ///
     /// # Errors
     /// [`Refused::Unavailable`] if it does not come in time.
-    pub(super) async fn wait(self) -> Result<T, Refused> {
+    pub async fn wait(self) -> Result<T, Refused> {
         match self {
             Self::Ready(answer) => Ok(answer),
             Self::Pending(answer) => {

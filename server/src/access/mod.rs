@@ -133,13 +133,12 @@ impl Gate {
     }
 
     /// Asks the authenticator who sends the request with this head.
-    pub async fn authenticate(
-        &self,
-        head: &Parts,
-        connection: &ConnectionFacts,
-    ) -> Result<Caller, Refused> {
-        let decision = self.authenticator.authenticate(head, connection);
-        decision.wait().await?
+    pub fn authenticate<'a>(
+        &'a self,
+        head: &'a Parts,
+        connection: &'a ConnectionFacts,
+    ) -> Decision<'a, Result<Caller, Refused>> {
+        self.authenticator.authenticate(head, connection)
     }
 
     /// Returns the refusal of a request that needs other credentials for `permission`.
@@ -151,6 +150,12 @@ impl Gate {
     pub async fn grants(&self, requester: &Requester, action: &impl Action) -> bool {
         let verdict = self.policy.decide(&requester.caller, action.permission());
         verdict.wait().await == Ok(Verdict::Granted)
+    }
+
+    /// Returns whether the policy grants `permission` at once. If not, it may still do so later.
+    pub fn grants_at_once(&self, caller: &Caller, permission: Permission<'_>) -> bool {
+        let verdict = self.policy.decide(caller, permission);
+        matches!(verdict, Decision::Ready(Verdict::Granted))
     }
 
     /// Asks the policy whether the sender of a request may do `action`.

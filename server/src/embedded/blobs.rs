@@ -127,6 +127,10 @@ impl BlobStore for StoreBlobs {
         async move { self.0.is_damaged(&digest).await.map_err(error) }.boxed()
     }
 
+    fn may_be_damaged(&self, digest: &Digest) -> bool {
+        self.0.may_be_damaged(digest)
+    }
+
     fn condition(&self) -> BoxFuture<'_, Condition> {
         let condition = if self.0.poisoned().is_some() {
             Condition::ReadOnly

@@ -33,7 +33,7 @@ impl Catalog for StoreCatalog {
     }
 
     fn revision(&self) -> Option<Revision> {
-        Some(Revision(self.0.view().lsn().0))
+        Some(Revision(self.0.lsn().0))
     }
 
     fn commit(&self, batch: Batch<Staged>) -> BoxFuture<'_, std::result::Result<(), CommitError>> {

@@ -105,6 +105,11 @@ impl Registry {
         self.blobs.is_damaged(digest).await
     }
 
+    /// Returns whether [`Self::is_damaged`] may be true, without waiting.
+    pub fn may_be_damaged(&self, digest: &Digest) -> bool {
+        self.blobs.may_be_damaged(digest)
+    }
+
     /// Returns the revision of the catalog. While it is the same, so is what a reference names.
     pub fn revision(&self) -> Option<Revision> {
         self.catalog.revision()

@@ -200,7 +200,7 @@ async fn answer_requests<S: Service>(
         let held = memory.hold(&request).map(Arc::new);
         let under_way = requests.begin(held.clone());
         let client = Client::new(peer, &facts, &under_way, held);
-        let answer = service.clone().answer(request, client);
+        let answer = service.answer(request, client);
         async move {
             let answer = answer.await;
             Ok::<_, Infallible>(answer.map(|body| TrackedBody::new(body, under_way)))
@@ -230,6 +230,7 @@ async fn answer_requests<S: Service>(
 
 #[cfg(test)]
 mod tests {
+    use std::future::Ready;
     use std::net::IpAddr;
 
     use futures_util::future::BoxFuture;
@@ -248,11 +249,12 @@ mod tests {
 
     impl Service for Echo {
         type Body = Full<Bytes>;
+        type Answer = Ready<Response<Full<Bytes>>>;
 
-        async fn answer(self, request: Request<Incoming>, client: Client) -> Response<Full<Bytes>> {
+        fn answer(&self, request: Request<Incoming>, client: Client) -> Self::Answer {
             assert!(client.has_request_memory());
             let text = format!("{} {}", request.method(), request.uri().path());
-            Response::new(Full::new(text.into()))
+            std::future::ready(Response::new(Full::new(text.into())))
         }
 
         fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {

@@ -32,12 +32,11 @@ pub(crate) trait Service: Clone + Send + 'static {
     /// The body of an answer.
     type Body: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + Send + 'static;
 
+    /// The answer to a request, once it is known.
+    type Answer: Future<Output = Response<Self::Body>> + Send + 'static;
+
     /// Answers a request.
-    fn answer(
-        self,
-        request: Request<Incoming>,
-        client: Client,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
+    fn answer(&self, request: Request<Incoming>, client: Client) -> Self::Answer;
 
     /// Returns the memory of the connection's answers; `None` if they are small.
     fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>>;

@@ -9,7 +9,7 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 
-use super::headers::list;
+use super::headers::{first, list};
 use super::host::{Authority, HostPolicy};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -95,6 +95,9 @@ impl HeadError {
 /// Checks the framing of the body. hyper accepts any list that ends in `chunked`, also with `chunked` twice, and
 /// decodes only the last coding.
 fn framing(headers: &HeaderMap) -> Result<(), Reason> {
+    if first(headers, &header::TRANSFER_ENCODING).is_none() {
+        return Ok(());
+    }
     let codings: Vec<&str> = list(headers, &header::TRANSFER_ENCODING).collect();
     let is_chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
     match (
@@ -165,6 +168,9 @@ fn same_site(head: &Parts, target: Option<&Authority>, hosts: &HostPolicy) -> Re
 
 /// Checks Expect. HTTP/1.0 has no expectations (RFC 9110 section 10.1.1).
 fn expectation(head: &Parts) -> Result<(), Reason> {
+    if first(&head.headers, &header::EXPECT).is_none() {
+        return Ok(());
+    }
     let lines = head.headers.get_all(header::EXPECT).iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     // Empty members of a list do not count (RFC 9110 section 5.6.1.2).

@@ -12,6 +12,13 @@ pub(crate) fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterat
     elements.map(str::trim)
 }
 
+/// Returns the first value of a field. For the few fields that a head has, comparing their names is cheaper than
+/// hashing one.
+pub(crate) fn first<'a>(headers: &'a HeaderMap, wanted: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut fields = headers.iter();
+    fields.find_map(|(name, value)| (name == wanted).then_some(value))
+}
+
 /// Adds headers that forbid browsers to execute an answer, because any client may have pushed its content.
 pub(crate) fn set_browser_protection(headers: &mut HeaderMap) {
     let nosniff = HeaderValue::from_static("nosniff");

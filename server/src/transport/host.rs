@@ -39,7 +39,11 @@ impl Host {
 
     /// Parses a host that needs no brackets: an IPv4 address, or a name of characters that DNS names have.
     fn plain(text: &str) -> Option<Self> {
-        if let Ok(address) = text.parse() {
+        let begins_with_digit = text
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_digit());
+        if begins_with_digit && let Ok(address) = text.parse() {
             return Some(Self::Address(IpAddr::V4(address)));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
@@ -80,7 +84,8 @@ impl Authority {
             let address = address.split('%').next().unwrap_or_default();
             (Host::Address(IpAddr::V6(address.parse().ok()?)), port)
         } else {
-            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let colon = text.bytes().position(|byte| byte == b':');
+            let (name, port) = text.split_at(colon.unwrap_or(text.len()));
             (Host::plain(name)?, port)
         };
         let port = match port.strip_prefix(':') {

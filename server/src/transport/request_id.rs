@@ -7,7 +7,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderMap, HeaderName};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::headers;
 
 /// The header of requests and answers.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -20,28 +23,48 @@ static PREFIX: LazyLock<String> = LazyLock::new(|| {
 });
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// The id of a request. It is cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// Returns the id as text.
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// Returns the value of [`X_REQUEST_ID`].
+    pub(crate) fn into_header(self) -> HeaderValue {
+        self.0
+    }
+}
+
 /// Returns the id of a request with these headers.
-pub(crate) fn of(headers: &HeaderMap) -> String {
+pub(crate) fn of(headers: &HeaderMap) -> RequestId {
     let is_well_formed = |id: &&str| {
         (1..=BYTES_MAX).contains(&id.len())
             && id
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
     };
-    let given = headers
-        .get(X_REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(is_well_formed);
-    given.map_or_else(
-        || {
-            [
-                &PREFIX,
-                NEXT.fetch_add(1, Ordering::Relaxed).to_string().as_str(),
-            ]
-            .concat()
-        },
-        str::to_owned,
-    )
+    let given = headers::first(headers, &X_REQUEST_ID);
+    let given = given.filter(|value| value.to_str().is_ok_and(|id| is_well_formed(&id)));
+    RequestId(given.cloned().unwrap_or_else(generate))
+}
+
+fn generate() -> HeaderValue {
+    let mut number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let digits = number.checked_ilog10().map_or(1, |log| log + 1) as usize;
+    // Its own formatting, of exactly this length, because each request has an id.
+    let mut id = vec![b'0'; PREFIX.len() + digits];
+    let (prefix, digits) = id.split_at_mut(PREFIX.len());
+    prefix.copy_from_slice(PREFIX.as_bytes());
+    for digit in digits.iter_mut().rev() {
+        *digit += u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(id))
+        .unwrap_or_else(|_invalid| HeaderValue::from_static("none"))
 }
 
 #[cfg(test)]
@@ -55,12 +78,14 @@ mod tests {
     fn well_formed_ids_are_kept() {
         let with = |text: &str| {
             let value = HeaderValue::from_bytes(text.as_bytes()).unwrap();
-            of(&HeaderMap::from_iter([(X_REQUEST_ID, value)]))
+            let id = of(&HeaderMap::from_iter([(X_REQUEST_ID, value)]));
+            id.as_str().to_owned()
         };
         assert_eq!(with("build-7_a.b"), "build-7_a.b");
         for bad in ["", "a b", "a\tb", "\u{e4}", "a\"b", &"x".repeat(129)] {
             assert_ne!(with(bad), bad, "{bad:?}");
         }
-        assert_ne!(of(&HeaderMap::new()), of(&HeaderMap::new()));
+        let generated = [(); 2].map(|()| of(&HeaderMap::new()));
+        assert_ne!(generated[0].as_str(), generated[1].as_str());
     }
 }

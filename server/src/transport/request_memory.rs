@@ -27,8 +27,11 @@ const FIELD_BYTES: usize = 32;
 
 /// The memory of the requests of one connection.
 #[derive(Debug, Clone)]
-pub(super) struct RequestMemory {
-    bytes: Arc<AtomicUsize>,
+pub(super) struct RequestMemory(Arc<OfConnection>);
+
+#[derive(Debug)]
+struct OfConnection {
+    bytes: AtomicUsize,
     shared: Arc<SharedBudget>,
     peer: IpAddr,
 }
@@ -44,24 +47,29 @@ pub(super) struct HeldRequest {
 
 impl RequestMemory {
     pub(super) fn new(shared: &Arc<SharedBudget>, peer: IpAddr) -> Self {
-        Self {
-            bytes: Arc::default(),
+        Self(Arc::new(OfConnection {
+            bytes: AtomicUsize::new(0),
             shared: Arc::clone(shared),
             peer,
-        }
+        }))
     }
 
     /// Reserves memory for a request. Returns `None` if there is none.
     pub(super) fn hold<B: Body>(&self, request: &Request<B>) -> Option<HeldRequest> {
         let bytes = size(request);
-        let before = self.bytes.load(Ordering::Relaxed);
+        let OfConnection {
+            bytes: held,
+            shared,
+            peer,
+        } = &*self.0;
+        let before = held.load(Ordering::Relaxed);
         let beyond = if before == 0 || before + bytes <= FREE_BYTES {
             None
         } else {
-            Some(self.shared.take(self.peer, bytes)?)
+            Some(shared.take(*peer, bytes)?)
         };
         // Requests of a connection begin one at a time, so the sum did not change since the load.
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        held.fetch_add(bytes, Ordering::Relaxed);
         Some(HeldRequest {
             memory: self.clone(),
             bytes,
@@ -72,7 +80,7 @@ impl RequestMemory {
 
 impl Drop for HeldRequest {
     fn drop(&mut self) {
-        self.memory.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.0.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -126,7 +134,7 @@ mod tests {
         drop(beyond.pop());
         assert!(one.hold(&request(60_000, "")).is_some());
         drop((first, beyond));
-        assert_eq!(one.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(one.0.bytes.load(Ordering::Relaxed), 0);
     }
 
     /// Guards: the buffered frame of a body on HTTP/2 is counted for each stream, so many streams of a connection stay

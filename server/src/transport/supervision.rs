@@ -13,7 +13,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::active_requests::ActiveRequests;
@@ -74,25 +76,26 @@ impl Supervisor<'_> {
         let (mut ending, mut stopping) = (false, false);
         let mut close = Close::Linger;
         loop {
-            let mut timeout = if stopping { STOP_MAX } else { silence };
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    let Err(error) = ended else { return close };
-                    // Clients disconnect often; errors of the server were logged where they occurred.
-                    tracing::debug!(%error, "a connection ended");
-                    if has_changed(&error) {
-                        // What the kernel has not sent yet is discarded.
-                        return Close::Reset;
-                    }
-                    // hyper has answered a request that it cannot parse, but not a late one.
-                    return match (error.is_parse(), error.is_timeout()) {
-                        (true, _) => Close::Linger,
-                        (false, true) if self.slot.has_request_pending() => Close::RequestTimeout,
-                        _ => Close::Immediate,
-                    };
+            let waiting = async {
+                tokio::select! {
+                    never = &mut unread => match never {},
+                    () = &mut revoked => Event::Revoked,
+                    eviction = self.slot.evicted() => Event::Evicted(eviction),
+                    () = &mut idle => Event::Idle,
+                    () = self.draining.cancelled(), if !stopping => Event::Draining,
                 }
-                never = &mut unread => match never {},
-                () = &mut revoked => {
+            };
+            // Polled only if it was woken, and not each time that the connection is.
+            let mut events = FuturesUnordered::from_iter([waiting]);
+            let event = tokio::select! {
+                biased;
+                ended = connection.as_mut() => return self.ended(ended, close),
+                Some(event) = events.next() => event,
+            };
+            drop(events);
+            let mut timeout = if stopping { STOP_MAX } else { silence };
+            match event {
+                Event::Revoked => {
                     if self.reset_stream_for_memory() {
                         revoked = self.revoked();
                         continue;
@@ -100,24 +103,19 @@ impl Supervisor<'_> {
                     tracing::debug!("an answer was left unread while others waited for its memory");
                     return Close::Reset;
                 }
-                eviction = self.slot.evicted() => {
-                    if eviction == Eviction::Now {
-                        tracing::debug!("a connection was closed because others waited for its slot");
-                        return Close::Reset;
-                    }
-                    timeout = EVICTION_TIME_MAX;
+                Event::Evicted(Eviction::Now) => {
+                    tracing::debug!("a connection was closed because others waited for its slot");
+                    return Close::Reset;
                 }
-                () = &mut idle => {
-                    // It did not end in time: HTTP/2 waits for an answer to that.
-                    if ending && self.slot.blocked_for().is_none() {
-                        tracing::debug!("an idle connection was closed because it did not end in time");
-                        return Close::Immediate;
-                    }
-                    if self.slot.is_evicted() {
-                        timeout = EVICTION_TIME_MAX;
-                    }
+                Event::Evicted(Eviction::WhenIdle) => timeout = EVICTION_TIME_MAX,
+                // It did not end in time: HTTP/2 waits for an answer to that.
+                Event::Idle if ending && self.slot.blocked_for().is_none() => {
+                    tracing::debug!("an idle connection was closed because it did not end in time");
+                    return Close::Immediate;
                 }
-                () = self.draining.cancelled(), if !stopping => {
+                Event::Idle if self.slot.is_evicted() => timeout = EVICTION_TIME_MAX,
+                Event::Idle => {}
+                Event::Draining => {
                     stopping = true;
                     timeout = STOP_MAX;
                 }
@@ -132,6 +130,34 @@ impl Supervisor<'_> {
             shut_down(connection.as_mut());
         }
     }
+
+    /// Returns how to close a connection that has ended. `close` is how if it ended as it should.
+    fn ended(&self, ended: hyper::Result<()>, close: Close) -> Close {
+        let Err(error) = ended else { return close };
+        // Clients disconnect often; errors of the server were logged where they occurred.
+        tracing::debug!(%error, "a connection ended");
+        if has_changed(&error) {
+            // What the kernel has not sent yet is discarded.
+            return Close::Reset;
+        }
+        // hyper has answered a request that it cannot parse, but not a late one.
+        match (error.is_parse(), error.is_timeout()) {
+            (true, _) => Close::Linger,
+            (false, true) if self.slot.has_request_pending() => Close::RequestTimeout,
+            _ => Close::Immediate,
+        }
+    }
+}
+
+/// What happens to a connection from outside.
+enum Event {
+    /// Others need the memory of its answers.
+    Revoked,
+    Evicted(Eviction),
+    /// No request was active for too long.
+    Idle,
+    /// The server stops.
+    Draining,
 }
 
 /// Returns whether bytes of an answer may have changed after they were checked.

@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::future::BoxFuture;
 use http::{StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
@@ -59,11 +60,14 @@ impl FrontEnd for Probes {
 
 impl Service for ProbesService {
     type Body = Body;
+    type Answer = BoxFuture<'static, Response>;
 
-    async fn answer(self, request: hyper::Request<Incoming>, _: Client) -> Response {
-        let service = TowerToHyperService::new(self.0);
-        let answered = hyper::service::Service::call(&service, request).await;
-        answered.unwrap_or_else(|never| match never {})
+    fn answer(&self, request: hyper::Request<Incoming>, _: Client) -> Self::Answer {
+        let service = TowerToHyperService::new(self.0.clone());
+        Box::pin(async move {
+            let answered = hyper::service::Service::call(&service, request).await;
+            answered.unwrap_or_else(|never| match never {})
+        })
     }
 
     fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {
@@ -81,7 +85,7 @@ fn router(state: ProbeState, hosts: HostPolicy) -> Router {
                 Ok(_) => next.run(Request::from_parts(head, body)).await,
                 Err(refused) => {
                     let id = request_id::of(&head.headers);
-                    error_body::of_head(&refused, &id).map(Body::new)
+                    error_body::of_head(&refused, id.as_str()).map(Body::new)
                 }
             }
         }

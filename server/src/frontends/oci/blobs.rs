@@ -22,7 +22,7 @@ pub(super) async fn get(
         repository: pull.repository().clone(),
         digest,
     };
-    content::serve(context, find, Caching::Immutable, gone).await
+    content::serve(context, &pull, find, Caching::Immutable, gone).await
 }
 
 /// Answers DELETE.

@@ -13,8 +13,9 @@ use super::conditional;
 use super::context::RequestContext;
 use super::error::Failure;
 use super::headers::DOCKER_CONTENT_DIGEST;
-use super::kept_answers::KeptAnswer;
+use super::repeat;
 use super::reply::{CONTENT_HEADERS, Reply};
+use crate::access::{Authorized, Pull};
 use crate::frontends::body::Body;
 use crate::oci::{RangeAnswer, media_type::is_inert};
 use crate::registry::ports::{AnswerReads, Blob, Windows};
@@ -25,9 +26,6 @@ const OCTETS: &str = "application/octet-stream";
 /// Answers up to this length, and manifests, may use the reserve of the memory for reads.
 const SMALL_BYTES: u64 = 64 << 10;
 
-/// Headers of a request on which the answer depends, beside its method and path.
-const CONDITIONS: [HeaderName; 3] = [header::RANGE, header::IF_MATCH, header::IF_NONE_MATCH];
-
 /// How long caches may keep an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Caching {
@@ -37,56 +35,23 @@ pub(super) enum Caching {
     Revalidate,
 }
 
-/// Answers GET and HEAD for the content that `find` finds, or as it was answered before. `gone` returns the error if
-/// its bytes no longer exist.
+/// Answers GET and HEAD for the content that `find` finds in the repository of `pull`. `gone` returns the error if its
+/// bytes no longer exist.
 pub(super) async fn serve<Find: Future<Output = Result<Found, Error>>>(
     context: &RequestContext<'_>,
+    pull: &Authorized<Pull>,
     find: impl FnOnce() -> Find,
     caching: Caching,
     gone: impl FnOnce() -> Error,
 ) -> Reply {
-    let (kept, path) = (&context.state.kept, context.head.uri.path());
-    let is_plain = !CONDITIONS
-        .iter()
-        .any(|name| context.head.headers.contains_key(name));
+    let is_plain = repeat::is_plain(&context.head.headers);
     let revision = context.registry().revision().filter(|_| is_plain);
-    if let Some(revision) = revision
-        && let Some(answer) = kept.find(revision, path, context.is_head())
-        && !context.registry().is_damaged(answer.digest).await?
-    {
-        context.state.metrics.count_kept_answer();
-        return Ok(kept_answer(context, &answer).await);
-    }
-    // Boxed, so that the future of a request that needs none of this is small: hyper moves it.
-    Box::pin(async move {
-        let found = find().await?;
-        let answer = serve_found(context, &found, caching, gone).await?;
-        if let Some(revision) = revision
-            && !found.needs_lease()
-        {
-            kept.offer(revision, path, context.is_head(), found.digest, &answer);
-        }
-        Ok(answer)
+    let found = find().await?;
+    let answer = serve_found(context, &found, caching, gone).await?;
+    Ok(match revision {
+        Some(revision) => repeat::keep(context, revision, pull.repository(), &found, answer).await,
+        None => answer,
     })
-    .await
-}
-
-/// Answers as it was answered before.
-async fn kept_answer(context: &RequestContext<'_>, kept: &KeptAnswer) -> Response<Body> {
-    let body = match &kept.body {
-        Some((bytes, kind)) if !context.is_head() => {
-            let memory = context.hold(bytes.len()).await;
-            Body::counted(bytes.clone(), &context.state.metrics, *kind).with_memory(memory)
-        }
-        Some(_) | None => Body::empty(),
-    };
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.reserve(CONTENT_HEADERS);
-    for (name, value) in &kept.headers {
-        headers.insert(name, value.clone());
-    }
-    response
 }
 
 /// Answers GET and HEAD for content that was found.

@@ -46,7 +46,7 @@ pub fn read_head(head: &Parts, digest: Digest, mirror_of: &[String]) -> Head {
     let mut read = Head {
         path: None,
         refusal_bytes: 0,
-        request_id: id,
+        request_id: id.as_str().to_owned(),
     };
     let loopback = HostPolicy::new(([127, 0, 0, 1], 0).into(), Vec::new());
     drop(head_check::check(head, &loopback));

@@ -41,7 +41,7 @@ pub(super) async fn get(
         repository: pull.repository().clone(),
         reference: reference.to_string(),
     };
-    content::serve(context, find, caching, gone).await
+    content::serve(context, &pull, find, caching, gone).await
 }
 
 async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &Reference) -> Reply {

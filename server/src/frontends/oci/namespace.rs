@@ -26,11 +26,19 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// Returns the scope of a pull of a manifest or blob. `mirror_of` are the registries that are mirrored here.
+    /// Returns the scope of a request. `mirror_of` are the registries that are mirrored here.
     pub(super) fn of(head: &Parts, route: &Route, mirror_of: &[String]) -> Self {
-        let pull = matches!(head.method, Method::GET | Method::HEAD)
+        let is_pull = matches!(head.method, Method::GET | Method::HEAD)
             && matches!(route, Route::Manifest { .. } | Route::Blob { .. });
-        if mirror_of.is_empty() || !pull {
+        if !is_pull {
+            return Self::Unscoped;
+        }
+        Self::of_pull(head, mirror_of)
+    }
+
+    /// Returns the scope of a pull of a manifest or blob.
+    pub(super) fn of_pull(head: &Parts, mirror_of: &[String]) -> Self {
+        if mirror_of.is_empty() {
             return Self::Unscoped;
         }
         let Some(asked) = query::first(head, "ns") else {

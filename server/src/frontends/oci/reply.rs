@@ -3,7 +3,7 @@
 //! Owns: [`Reply`], its usual forms, and the headers of every answer.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
 use tonnage_engine::Digest;
 
 use super::error::Failure;
@@ -11,7 +11,7 @@ use super::headers::DOCKER_CONTENT_DIGEST;
 use crate::frontends::body::Body;
 use crate::frontends::error_body::JSON;
 use crate::transport::headers;
-use crate::transport::request_id::X_REQUEST_ID;
+use crate::transport::request_id::{RequestId, X_REQUEST_ID};
 
 /// The outcome of a handler.
 pub(super) type Reply = Result<Response<Body>, Failure>;
@@ -21,14 +21,22 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 pub(super) const CONTENT_HEADERS: usize = 12;
 
 /// Adds the headers that every answer has, and removes the body where the method requires it.
-pub(super) fn finish(response: &mut Response<Body>, method: &Method, request_id: &str) {
+pub(super) fn finish(response: &mut Response<Body>, method: &Method, id: &RequestId) {
     let fields = response.headers_mut();
+    set_fixed_headers(fields);
+    set_id(fields, id.clone().into_header());
+    headers::strip_body(response, method, Body::empty());
+}
+
+/// Adds the headers that are the same in every answer.
+pub(super) fn set_fixed_headers(fields: &mut HeaderMap) {
     fields.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     headers::set_browser_protection(fields);
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        fields.insert(X_REQUEST_ID, id);
-    }
-    headers::strip_body(response, method, Body::empty());
+}
+
+/// Adds the id of the request.
+pub(super) fn set_id(fields: &mut HeaderMap, id: HeaderValue) {
+    fields.insert(X_REQUEST_ID, id);
 }
 
 /// Builds an answer that only lists the allowed methods.

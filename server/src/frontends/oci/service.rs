@@ -8,12 +8,13 @@
 //! any work is done; permission is checked before the body is read; a digest or name from the path is parsed before
 //! use; an answer never has a content-encoding; an unread body is drained within limits.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture, Either, Ready};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
@@ -21,18 +22,22 @@ use tracing::Instrument as _;
 use super::context::{OciState, RequestContext};
 use super::error::Failure;
 use super::namespace::{self, Scope};
+use super::repeat::Repeated;
 use super::reply::{self, Reply};
 use super::route::{self, Route};
-use super::{blobs, catalog, manifests, referrers, tags, token, uploads};
-use crate::access::{Ping, Requester};
+use super::{blobs, catalog, manifests, referrers, request_log, tags, token, uploads};
+use crate::access::{Caller, Ping, Refused, Requester};
 use crate::frontends::body::Body;
 use crate::frontends::error_body;
 use crate::registry::Error;
 use crate::registry::ports::ReadAccount;
 use crate::telemetry::HttpLabels;
 use crate::transport::front_end::{AnswerMemory, Client, FrontEnd, Service};
+use crate::transport::head_check::{self, HeadError};
+use crate::transport::host::Authority;
 use crate::transport::request_body::RequestBody;
-use crate::transport::{head_check, request_id, unread_body};
+use crate::transport::request_id::{self, RequestId};
+use crate::transport::unread_body;
 
 /// All methods that any path accepts.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -46,6 +51,21 @@ pub(crate) struct OciFrontEnd(pub(crate) Arc<OciState>);
 pub(crate) struct OciService {
     state: Arc<OciState>,
     account: Arc<dyn ReadAccount>,
+}
+
+/// A request whose head was checked.
+struct BegunRequest {
+    head: Parts,
+    incoming: Incoming,
+    client: Client,
+    id: RequestId,
+    started: Instant,
+    /// The host that it is for, or why it is rejected.
+    target: Result<Option<Authority>, HeadError>,
+    /// Who sends it; `None` if that has to be waited for.
+    sender: Option<Result<Caller, Refused>>,
+    /// Held until its answer is known.
+    accepted: TaskTrackerToken,
 }
 
 /// Adapts the account of a connection to the transport.
@@ -91,15 +111,16 @@ impl FrontEnd for OciFrontEnd {
 
 impl Service for OciService {
     type Body = Body;
+    /// Known at once, or boxed, so that it is small where hyper moves it.
+    type Answer = Either<Ready<Response<Body>>, BoxFuture<'static, Response<Body>>>;
 
-    fn answer(
-        self,
-        request: Request<Incoming>,
-        client: Client,
-    ) -> impl Future<Output = Response<Body>> + Send + 'static {
+    fn answer(&self, request: Request<Incoming>, client: Client) -> Self::Answer {
         // Taken now and not when the answer is first polled: a drain must not miss a request that was accepted.
         let accepted = self.state.requests.token();
-        self.answer_whole(request, client, accepted)
+        match self.repeat(self.begin(request, client, accepted)) {
+            Ok(response) => Either::Left(future::ready(response)),
+            Err(begun) => Either::Right(Box::pin(self.clone().answer_whole(*begun))),
+        }
     }
 
     fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {
@@ -108,72 +129,95 @@ impl Service for OciService {
 }
 
 impl OciService {
-    /// Answers a request. A write continues after its client has disconnected. So no upload stays open until it
-    /// expires, and the outcome of every commit is logged and counted.
-    async fn answer_whole(
-        self,
+    /// Checks the head of a request and determines its sender, without waiting.
+    fn begin(
+        &self,
         request: Request<Incoming>,
         client: Client,
         accepted: TaskTrackerToken,
-    ) -> Response<Body> {
-        let id = request_id::of(request.headers());
-        if matches!(*request.method(), Method::GET | Method::HEAD) {
-            let answer = self.handle(request, &client, &id).await;
-            drop(accepted);
-            return answer;
-        }
-        let (under_id, method) = (id.clone(), request.method().clone());
-        let handling = tokio::spawn(async move {
-            let answer = self.handle(request, &client, &under_id).await;
-            drop(accepted);
-            answer
+    ) -> BegunRequest {
+        let started = Instant::now();
+        let (head, incoming) = request.into_parts();
+        let id = request_id::of(&head.headers);
+        let target = head_check::check(&head, &self.state.hosts);
+        let is_admitted = target.is_ok() && client.has_request_memory();
+        let sender = is_admitted.then(|| {
+            let sender = self.state.gate.authenticate(&head, client.connection());
+            sender.at_once()
         });
-        match handling.await {
+        BegunRequest {
+            head,
+            incoming,
+            client,
+            id,
+            started,
+            target,
+            sender: sender.flatten(),
+            accepted,
+        }
+    }
+
+    /// Answers a request as it was answered before. Returns the request if it has to be answered anew.
+    fn repeat(&self, begun: BegunRequest) -> Result<Response<Body>, Box<BegunRequest>> {
+        let (state, head) = (&*self.state, &begun.head);
+        let repeated = match &begun.sender {
+            Some(Ok(caller)) if begun.incoming.is_end_stream() => {
+                Repeated::find(state, head, caller)
+            }
+            Some(_) | None => None,
+        };
+        let Some(repeated) = repeated else {
+            return Err(Box::new(begun));
+        };
+        repeated.record(state, head, &begun.id, begun.started.elapsed());
+        Ok(repeated.response(state, &begun.client, begun.id))
+    }
+
+    /// Answers a request. A write continues after its client has disconnected. So no upload stays open until it
+    /// expires, and the outcome of every commit is logged and counted.
+    async fn answer_whole(self, begun: BegunRequest) -> Response<Body> {
+        let method = begun.head.method.clone();
+        if matches!(method, Method::GET | Method::HEAD) {
+            return self.answer_anew(begun).await;
+        }
+        let id = begun.id.clone();
+        match tokio::spawn(async move { self.answer_anew(begun).await }).await {
             Ok(response) => response,
             Err(error) => {
-                let mut response = Failure::from(Error::internal(error)).into_response(&id);
+                let failure = Failure::from(Error::internal(error));
+                let mut response = failure.into_response(id.as_str());
                 reply::finish(&mut response, &method, &id);
                 response
             }
         }
     }
 
-    async fn handle(
-        &self,
-        request: Request<Incoming>,
-        client: &Client,
-        id: &str,
-    ) -> Response<Body> {
+    async fn answer_anew(&self, begun: BegunRequest) -> Response<Body> {
         let state = &*self.state;
-        let started = Instant::now();
-        let (head, incoming) = request.into_parts();
+        let (head, client, id) = (&begun.head, &begun.client, &begun.id);
         let route = route::parse(head.uri.path());
         let labels = HttpLabels::new(
             route.as_ref().map_or("unknown", Route::template),
             &head.method,
         );
-        // Strings, which a subscriber copies without formatting.
-        let method = head.method.as_str();
-        let span = tracing::info_span!("request", id, method, route = labels.route);
+        let span = request_log::span(id, &head.method, labels.route);
         let _in_flight = state.metrics.enter();
         let scope = route.as_ref().map_or(Scope::Unscoped, |route| {
-            Scope::of(&head, route, &state.mirror_of)
+            Scope::of(head, route, &state.mirror_of)
         });
-        let mut body = RequestBody::new(&head, incoming, client, state.body_idle, &state.clock);
-        let (target, mut response) = match head_check::check(&head, &state.hosts) {
+        let idle = state.body_idle;
+        let mut body = RequestBody::new(head, begun.incoming, client, idle, &state.clock);
+        let (target, mut response) = match begun.target {
             Ok(target) => {
                 let answering = async {
-                    if !client.has_request_memory() {
-                        return Err(Error::TooManyRequests.into());
-                    }
-                    let caller = state.gate.authenticate(&head, client.connection());
+                    let caller = self.sender(head, client, begun.sender).await?;
                     let context = RequestContext {
                         requester: Requester {
-                            caller: caller.await?,
-                            request_id: id.to_owned(),
+                            caller,
+                            request_id: id.as_str().to_owned(),
                         },
                         state,
-                        head: &head,
+                        head,
                         client,
                         account: &self.account,
                         body: &mut body,
@@ -181,34 +225,49 @@ impl OciService {
                     answer(context, route, &scope).await
                 };
                 let reply = answering.instrument(span.clone()).await;
-                let failed = |failure: Failure| span.in_scope(|| failure.into_response(id));
+                let failed =
+                    |failure: Failure| span.in_scope(|| failure.into_response(id.as_str()));
                 (target, reply.unwrap_or_else(failed))
             }
-            Err(refused) => (None, error_body::of_head(&refused, id)),
+            Err(refused) => (None, error_body::of_head(&refused, id.as_str())),
         };
-        state.locations.write(
-            response.headers_mut(),
-            target.as_ref(),
-            client.connection().is_tls,
-        );
-        if response.status() == StatusCode::UNAUTHORIZED {
-            let is_tls = client.connection().is_tls;
-            if let Some(base) = state.locations.base(target.as_ref(), is_tls) {
-                token::complete_challenge(response.headers_mut(), &base);
-            }
+        let is_tls = client.connection().is_tls;
+        let fields = response.headers_mut();
+        state.locations.write(fields, target.as_ref(), is_tls);
+        if response.status() == StatusCode::UNAUTHORIZED
+            && let Some(base) = state.locations.base(target.as_ref(), is_tls)
+        {
+            token::complete_challenge(response.headers_mut(), &base);
         }
         reply::finish(&mut response, &head.method, id);
         if let Scope::Mirrored(host) = scope {
             let headers = response.headers_mut();
             headers.insert(namespace::OCI_NAMESPACE, host);
         }
-        unread_body::drain_or_close(body, &head, &state.clock, &mut response);
-        let status = response.status();
-        // Enters no span if it is not logged.
-        let elapsed = started.elapsed();
+        unread_body::drain_or_close(body, head, &state.clock, &mut response);
+        let (status, elapsed) = (response.status(), begun.started.elapsed());
         state.metrics.answered(&labels, status, elapsed);
-        tracing::debug!(parent: &span, status = status.as_u16(), ?elapsed, "answered");
+        request_log::answered(&span, status, elapsed);
+        drop(begun.accepted);
         response
+    }
+
+    /// Returns who sends a request, as it is `known` or after a wait for it.
+    async fn sender(
+        &self,
+        head: &Parts,
+        client: &Client,
+        known: Option<Result<Caller, Refused>>,
+    ) -> Result<Caller, Failure> {
+        if !client.has_request_memory() {
+            return Err(Error::TooManyRequests.into());
+        }
+        if let Some(sender) = known {
+            return Ok(sender?);
+        }
+        let gate = &self.state.gate;
+        let sender = gate.authenticate(head, client.connection());
+        Ok(sender.wait().await??)
     }
 }
 
@@ -274,17 +333,10 @@ async fn ping(context: &RequestContext<'_>) -> Reply {
 mod tests {
     use super::*;
 
-    /// Returns the size of what a call returns.
-    fn size_of_answer<R>(
-        _: impl FnOnce(OciService, Request<Incoming>, Client, TaskTrackerToken) -> R,
-    ) -> usize {
-        size_of::<R>()
-    }
-
-    /// Guards: the future of a request stays small, because it is moved for every request of a connection.
+    /// Guards: what hyper moves for every request of a connection stays small.
     #[test]
-    fn the_future_of_a_request_is_small() {
-        let size = size_of_answer(OciService::answer_whole);
-        assert!(size <= 3584, "{size} bytes");
+    fn an_answer_is_small() {
+        let size = size_of::<<OciService as Service>::Answer>();
+        assert!(size <= 256, "{size} bytes");
     }
 }

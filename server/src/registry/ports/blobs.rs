@@ -180,6 +180,9 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Returns whether the blob's stored bytes are known to be damaged. A push of the same content repairs it.
     fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>>;
 
+    /// Returns whether [`Self::is_damaged`] may be true, without waiting.
+    fn may_be_damaged(&self, digest: &Digest) -> bool;
+
     /// Returns the condition of the pair. A pair that cannot be reached is [`Condition::Closed`].
     fn condition(&self) -> BoxFuture<'_, Condition>;
 }

@@ -137,7 +137,7 @@ impl Slot {
     /// Records whether no request is active.
     pub(in crate::transport) fn set_idle(&self, idle: bool) {
         let since = if idle {
-            microseconds(self.slots.clock.now())
+            microseconds(self.slots.clock.coarse())
         } else {
             self.state.is_new.store(false, Ordering::Relaxed);
             BUSY

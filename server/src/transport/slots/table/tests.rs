@@ -139,7 +139,7 @@ async fn idle_connections_release_large_buffers() {
     taken[3].request_large_buffers();
     assert_eq!(evicted(&taken), [(1, Eviction::WhenIdle)]);
     drop(newcomer);
-    pass(LARGE_IDLE_MIN).await;
+    pass(LARGE_IDLE_MIN + Duration::from_secs(1)).await;
     slots.take(peer(2)).expect("a slot").request_large_buffers();
     assert_eq!(evicted(&taken), [(2, Eviction::WhenIdle)], "it has none");
 }

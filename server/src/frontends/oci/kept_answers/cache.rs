@@ -1,9 +1,8 @@
-//! Answers that are kept in memory.
+//! The cache of answers.
 //!
 //! Owns: [`KeptAnswers`]: answers to GET with small bodies and to HEAD, from the second one on, as long as the catalog
 //! does not change.
-//! Refuses: permission, damage and the conditions of a request, which are decided for each; memory of what is being
-//! sent, for which the account of the connection is charged.
+//! Refuses: what a request and its answer must be like for that (`repeat`).
 //!
 //! Invariant: an answer is kept for the revision from before its content was looked up, and returned only while the
 //! catalog has that revision.
@@ -15,16 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
 use parking_lot::RwLock;
-use tonnage_engine::Digest;
 
-use crate::frontends::body::Body;
+use super::answer::{BodyMemory, KeptAnswer};
 use crate::registry::ports::Revision;
-use crate::telemetry::Pulled;
 
 /// Bytes of one of the two generations.
 const GENERATION_BYTES_MAX: usize = 8 << 20;
+/// Bytes of all bodies: those of two generations, and as many that made room and are still being sent.
+const BODIES_BYTES_MAX: usize = 4 * GENERATION_BYTES_MAX;
 /// Length of the longest body that is kept.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Estimate of the memory of an answer without path and body.
@@ -39,6 +37,7 @@ pub(crate) struct KeptAnswers {
     /// Hashes of paths and revisions, each in the place that it determines. A later one replaces an earlier one.
     requests: Vec<AtomicU64>,
     hasher: RandomState,
+    bodies: BodyMemory,
 }
 
 /// Answers of one revision, in two generations. Once the newer one is full, the older one is dropped, and the newer one
@@ -49,17 +48,6 @@ struct Generations {
     newer: HashMap<String, Arc<KeptAnswer>>,
     older: HashMap<String, Arc<KeptAnswer>>,
     newer_bytes: usize,
-}
-
-/// An answer with the status 200. It has a body if it was one to a GET.
-#[derive(Debug)]
-pub(super) struct KeptAnswer {
-    /// The digest of its content.
-    pub(super) digest: Digest,
-    /// Its headers.
-    pub(super) headers: HeaderMap,
-    /// Its body, and what that is.
-    pub(super) body: Option<(Bytes, Pulled)>,
 }
 
 /// What had to make room for an answer, and is dropped without the lock.
@@ -75,11 +63,12 @@ impl KeptAnswers {
             generations: RwLock::default(),
             requests: (0..REQUESTS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
+            bodies: BodyMemory::default(),
         }
     }
 
     /// Returns the answer to a GET or HEAD of `path` in the state of `revision`.
-    pub(super) fn find(
+    pub(in crate::frontends::oci) fn find(
         &self,
         revision: Revision,
         path: &str,
@@ -99,41 +88,28 @@ impl KeptAnswers {
         Some(older)
     }
 
-    /// Keeps the answer to a GET or HEAD of `path` if it is small and that request is repeated. `revision` is one from
-    /// before its content was looked up.
-    pub(super) fn offer(
-        &self,
-        revision: Revision,
-        path: &str,
-        is_head: bool,
-        digest: Digest,
-        answer: &Response<Body>,
-    ) {
-        let body = answer.body().whole_transfer();
-        let body = body.filter(|(bytes, _)| (1..=BODY_BYTES_MAX).contains(&bytes.len()));
-        if answer.status() != StatusCode::OK || body.is_some() == is_head {
-            return;
-        }
-        if self.is_repeated(revision, path) {
-            let answer = KeptAnswer {
-                digest,
-                headers: answer.headers().clone(),
-                // Copied, because the bytes belong to the memory for reads.
-                body: body.map(|(bytes, kind)| (Bytes::copy_from_slice(bytes), kind)),
-            };
-            self.insert(revision, path, &Arc::new(answer));
-        }
+    /// Returns a copy of a body; `None` if it is not small, or if there is no room.
+    pub(in crate::frontends::oci) fn copy_body(&self, bytes: &[u8]) -> Option<Bytes> {
+        let is_small = (1..=BODY_BYTES_MAX).contains(&bytes.len());
+        let copy = is_small.then(|| self.bodies.copy(bytes, BODIES_BYTES_MAX));
+        copy.flatten()
     }
 
     /// Returns whether the path was requested before in this revision, as far as that is remembered.
-    fn is_repeated(&self, revision: Revision, path: &str) -> bool {
+    pub(in crate::frontends::oci) fn is_repeated(&self, revision: Revision, path: &str) -> bool {
         let hash = self.hasher.hash_one((revision, path));
         let place = usize::try_from(hash % REQUESTS as u64).ok();
         let place = place.and_then(|place| self.requests.get(place));
         place.is_some_and(|place| place.swap(hash, Ordering::Relaxed) == hash)
     }
 
-    fn insert(&self, revision: Revision, path: &str, answer: &Arc<KeptAnswer>) {
+    /// Keeps an answer to requests of `path`. `revision` is one from before its content was looked up.
+    pub(in crate::frontends::oci) fn insert(
+        &self,
+        revision: Revision,
+        path: &str,
+        answer: &Arc<KeptAnswer>,
+    ) {
         let mut generations = self.generations.write();
         let older_revision = generations.advance(revision);
         let displaced = generations.insert(revision, path, answer);
@@ -174,28 +150,48 @@ impl Generations {
 
 impl KeptAnswer {
     fn bytes(&self) -> usize {
-        ANSWER_BYTES + self.body.as_ref().map_or(0, |(bytes, _)| bytes.len())
+        ANSWER_BYTES + self.body.as_ref().map_or(0, |body| body.bytes.len())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, Method, StatusCode};
+    use tonnage_engine::Digest;
     use tonnage_engine::vocabulary::Algorithm;
 
+    use super::super::answer::KeptBody;
     use super::*;
+    use crate::telemetry::{HttpLabels, Metrics, Pulled};
 
-    fn insert(kept: &KeptAnswers, revision: u64, path: &str, bytes: usize) {
+    /// Keeps an answer. Returns false if there is no room for its body.
+    fn insert(kept: &KeptAnswers, revision: u64, path: &str, bytes: usize) -> bool {
+        let Some(bytes) = kept.copy_body(&vec![1; bytes]) else {
+            return false;
+        };
+        let labels = HttpLabels::new("/", &Method::GET);
+        let [gets, heads] =
+            [(); 2].map(|()| Metrics::new(Vec::new()).counters(&labels, StatusCode::OK));
         let answer = KeptAnswer {
+            repository: "a".parse().expect("a name"),
+            incarnation: None,
             digest: Digest::of(Algorithm::Sha256, b""),
             headers: HeaderMap::new(),
-            body: Some((Bytes::from(vec![1; bytes]), Pulled::Manifest)),
+            body: Some(KeptBody {
+                bytes,
+                kind: Pulled::Manifest,
+            }),
+            route: "/",
+            gets,
+            heads,
         };
         kept.insert(Revision(revision), path, &Arc::new(answer));
+        true
     }
 
     fn find(kept: &KeptAnswers, revision: u64, path: &str) -> Option<usize> {
         let found = kept.find(Revision(revision), path, false)?;
-        found.body.as_ref().map(|(bytes, _)| bytes.len())
+        found.body.as_ref().map(|body| body.bytes.len())
     }
 
     /// Guards: an answer is found only in the revision that it is kept for. One of an older revision, looked up before
@@ -215,7 +211,7 @@ mod tests {
     }
 
     /// Guards: kept answers take a bounded amount of memory, what was found lately stays, and a newer revision drops
-    /// all.
+    /// all. Bodies that are being sent count too.
     #[test]
     fn memory_is_bounded() {
         let kept = KeptAnswers::new();
@@ -225,16 +221,24 @@ mod tests {
             all.map(|answer| answer.bytes()).sum::<usize>()
         };
         insert(&kept, 1, "/often", 100);
-        let mut most = 0;
-        for turn in 0..1000 {
-            insert(&kept, 1, &format!("/{turn}"), BODY_BYTES_MAX);
+        let (mut most, mut sent) = (0, Vec::new());
+        for turn in 0.. {
+            let path = format!("/{turn}");
+            if !insert(&kept, 1, &path, BODY_BYTES_MAX) {
+                break;
+            }
+            let found = kept.find(Revision(1), &path, false).expect("it is new");
+            sent.extend(found.body.as_ref().map(|body| body.bytes.clone()));
             assert!(find(&kept, 1, "/often").is_some(), "{turn}");
             most = most.max(bytes());
         }
         let full = GENERATION_BYTES_MAX + GENERATION_BYTES_MAX / 2..=2 * GENERATION_BYTES_MAX;
         assert!(full.contains(&most), "{most}");
+        assert_eq!(sent.len(), BODIES_BYTES_MAX / BODY_BYTES_MAX - 1);
         assert_eq!(find(&kept, 1, "/0"), None, "it was not found lately");
-        insert(&kept, 2, "/last", 10);
+        drop(sent);
+        assert!(insert(&kept, 2, "/last", 10));
         assert_eq!(bytes(), ANSWER_BYTES + 10);
+        assert_eq!(kept.bodies.bytes(), 10);
     }
 }
