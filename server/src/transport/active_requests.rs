@@ -176,7 +176,9 @@ impl ActiveRequest {
     /// Records that the answer begins. Call it in the task of its stream.
     pub(super) fn begin_answer(&self) {
         self.record_taken();
-        *self.stream.lock() = StreamReset::current();
+        if let Some(stream) = StreamReset::current() {
+            *self.stream.lock() = Some(stream);
+        }
     }
 
     /// Records whether the answer continues at once after what its body has returned.

@@ -22,7 +22,7 @@ use super::active_requests::{ActiveRequest, ClientWait};
 pub(super) struct TrackedBody<B> {
     body: B,
     request: Arc<ActiveRequest>,
-    /// `None` while the connection has polled for more that is not ready yet.
+    /// `None` while the connection has polled for more that is not ready yet, and after the last piece.
     client_wait: Option<ClientWait>,
     /// The last byte, once all others were returned.
     last: Option<Bytes>,
@@ -53,9 +53,13 @@ impl<B: Body> TrackedBody<B> {
             let last = bytes.split_off(bytes.len() - 1);
             self.last = Some(Bytes::copy_from_slice(&last));
         }
+        // After the last piece the body waits for nothing more.
+        let own = self
+            .client_wait
+            .take_if(|_| self.last.is_none() && self.body.is_end_stream());
         TrackedData {
             bytes,
-            client_wait: ClientWait::begin(&self.request),
+            client_wait: own.unwrap_or_else(|| ClientWait::begin(&self.request)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 use tracing::Level;
 
 use super::context::{OciState, RequestContext};
@@ -69,12 +69,15 @@ impl Repeated {
         &self,
         state: &OciState,
         client: &Client,
+        version: Version,
         id: RequestId,
     ) -> Response<Body> {
         let body = match &self.kept.body {
             Some(KeptBody { bytes, kind }) if !self.is_head => {
-                // Such an answer ends alone if its client leaves it unread.
-                client.hold_answer_memory();
+                if version == Version::HTTP_2 {
+                    // Its stream is reset if its client leaves it unread.
+                    client.hold_answer_memory();
+                }
                 Body::counted(bytes.clone(), &state.metrics, *kind)
             }
             Some(_) | None => Body::empty(),

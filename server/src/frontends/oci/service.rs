@@ -64,8 +64,6 @@ struct BegunRequest {
     target: Result<Option<Authority>, HeadError>,
     /// Who sends it; `None` if that has to be waited for.
     sender: Option<Result<Caller, Refused>>,
-    /// Held until its answer is known.
-    accepted: TaskTrackerToken,
 }
 
 /// Adapts the account of a connection to the transport.
@@ -115,11 +113,13 @@ impl Service for OciService {
     type Answer = Either<Ready<Response<Body>>, BoxFuture<'static, Response<Body>>>;
 
     fn answer(&self, request: Request<Incoming>, client: Client) -> Self::Answer {
-        // Taken now and not when the answer is first polled: a drain must not miss a request that was accepted.
-        let accepted = self.state.requests.token();
-        match self.repeat(self.begin(request, client, accepted)) {
+        match self.repeat(self.begin(request, client)) {
             Ok(response) => Either::Left(future::ready(response)),
-            Err(begun) => Either::Right(Box::pin(self.clone().answer_whole(*begun))),
+            Err(begun) => {
+                // Taken now and not when the answer is first polled: a drain must not miss a request that was accepted.
+                let accepted = self.state.requests.token();
+                Either::Right(Box::pin(self.clone().answer_whole(*begun, accepted)))
+            }
         }
     }
 
@@ -130,12 +130,7 @@ impl Service for OciService {
 
 impl OciService {
     /// Checks the head of a request and determines its sender, without waiting.
-    fn begin(
-        &self,
-        request: Request<Incoming>,
-        client: Client,
-        accepted: TaskTrackerToken,
-    ) -> BegunRequest {
+    fn begin(&self, request: Request<Incoming>, client: Client) -> BegunRequest {
         let started = Instant::now();
         let (head, incoming) = request.into_parts();
         let id = request_id::of(&head.headers);
@@ -153,7 +148,6 @@ impl OciService {
             started,
             target,
             sender: sender.flatten(),
-            accepted,
         }
     }
 
@@ -170,18 +164,23 @@ impl OciService {
             return Err(Box::new(begun));
         };
         repeated.record(state, head, &begun.id, begun.started.elapsed());
-        Ok(repeated.response(state, &begun.client, begun.id))
+        Ok(repeated.response(state, &begun.client, head.version, begun.id))
     }
 
     /// Answers a request. A write continues after its client has disconnected. So no upload stays open until it
     /// expires, and the outcome of every commit is logged and counted.
-    async fn answer_whole(self, begun: BegunRequest) -> Response<Body> {
-        let method = begun.head.method.clone();
-        if matches!(method, Method::GET | Method::HEAD) {
-            return self.answer_anew(begun).await;
+    async fn answer_whole(self, begun: BegunRequest, accepted: TaskTrackerToken) -> Response<Body> {
+        let (method, id) = (begun.head.method.clone(), begun.id.clone());
+        let is_read = matches!(method, Method::GET | Method::HEAD);
+        let answering = async move {
+            let answer = self.answer_anew(begun).await;
+            drop(accepted);
+            answer
+        };
+        if is_read {
+            return answering.await;
         }
-        let id = begun.id.clone();
-        match tokio::spawn(async move { self.answer_anew(begun).await }).await {
+        match tokio::spawn(answering).await {
             Ok(response) => response,
             Err(error) => {
                 let failure = Failure::from(Error::internal(error));
@@ -248,7 +247,6 @@ impl OciService {
         let (status, elapsed) = (response.status(), begun.started.elapsed());
         state.metrics.answered(&labels, status, elapsed);
         request_log::answered(&span, status, elapsed);
-        drop(begun.accepted);
         response
     }
 
