@@ -46,6 +46,7 @@ pub use self::mapped::FaultWatch;
 pub use self::native::{Backend, NotStarted, Started, native};
 pub use self::outcome::{IoError, IoResult};
 pub use self::page_cache::page_cache_bytes;
+pub use self::threads::time_slice::shorten_time_slice;
 pub use self::threads::workers::Workers;
 pub use crate::buffer::Buffer;
 

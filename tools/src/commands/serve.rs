@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("tonnage-worker")
+        .on_thread_start(tonnage_engine::io::shorten_time_slice)
         .enable_all()
         .build()
         .map_err(|error| {

@@ -19,6 +19,7 @@ pub(super) mod file;
 mod lock;
 pub(super) mod pool;
 mod resolve;
+pub(super) mod time_slice;
 mod uncached;
 pub(super) mod workers;
 

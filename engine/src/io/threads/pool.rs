@@ -70,7 +70,7 @@ impl Pool {
     /// A thread cannot be started.
     pub(in crate::io) fn start() -> io::Result<Self> {
         Ok(Self {
-            commit: Workers::start("tonnage-commit", 1, COMMIT_THREADS)?,
+            commit: Workers::start_prompt("tonnage-commit", 1, COMMIT_THREADS)?,
             read: Workers::start("tonnage-read", 1, READ_THREADS)?,
             upload: Workers::start("tonnage-upload", 1, UPLOAD_THREADS)?,
             upload_drive: Workers::start("tonnage-drive", 1, UPLOAD_DRIVE_THREADS)?,

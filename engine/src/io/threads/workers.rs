@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::time_slice::shorten_time_slice;
 use crate::client_turns::ClientTurns;
 use crate::vocabulary::ClientId;
 
@@ -44,7 +45,18 @@ impl Workers {
     /// # Panics
     /// If `name` has more than 15 bytes, which the kernel would cut.
     pub fn start(name: &'static str, kept: usize, bound: usize) -> io::Result<Self> {
-        Self::start_with(name, kept, bound, 0)
+        Self::start_with(name, kept, bound, Priority::Usual)
+    }
+
+    /// The same with threads that run sooner after they wake: for short work that clients wait for.
+    ///
+    /// # Errors
+    /// Not even one thread can be started.
+    ///
+    /// # Panics
+    /// If `name` has more than 15 bytes.
+    pub fn start_prompt(name: &'static str, kept: usize, bound: usize) -> io::Result<Self> {
+        Self::start_with(name, kept, bound, Priority::Prompt)
     }
 
     /// The same with threads that leave most of a processor to others that have work: for long computations beside
@@ -56,14 +68,14 @@ impl Workers {
     /// # Panics
     /// If `name` has more than 15 bytes.
     pub fn start_nice(name: &'static str, kept: usize, bound: usize) -> io::Result<Self> {
-        Self::start_with(name, kept, bound, NICENESS)
+        Self::start_with(name, kept, bound, Priority::Nice)
     }
 
     fn start_with(
         name: &'static str,
         kept: usize,
         bound: usize,
-        niceness: i32,
+        priority: Priority,
     ) -> io::Result<Self> {
         assert!(name.len() <= 15, "the kernel cuts {name:?}");
         let kept = kept.max(1);
@@ -71,7 +83,7 @@ impl Workers {
             name,
             kept,
             bound: bound.max(kept),
-            niceness,
+            priority,
             state: Mutex::default(),
             wake: Condvar::new(),
         });
@@ -105,11 +117,21 @@ impl Drop for Workers {
     }
 }
 
+/// How threads compete for the processors.
+#[derive(Debug, Clone, Copy)]
+enum Priority {
+    Usual,
+    /// They run sooner after they wake.
+    Prompt,
+    /// They leave most of a processor to others.
+    Nice,
+}
+
 struct Queue {
     name: &'static str,
     kept: usize,
     bound: usize,
-    niceness: i32,
+    priority: Priority,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -167,12 +189,16 @@ impl Queue {
     }
 
     fn work(&self) {
-        // Of this thread alone, on Linux.
-        if self.niceness > 0
-            && let Err(error) = rustix::process::nice(self.niceness)
-        {
-            let name = self.name;
-            tracing::debug!(%error, name, "the priority of a thread could not be lowered; continuing without");
+        match self.priority {
+            Priority::Usual => {}
+            Priority::Prompt => shorten_time_slice(),
+            Priority::Nice => {
+                // Of this thread alone, on Linux.
+                if let Err(error) = rustix::process::nice(NICENESS) {
+                    let name = self.name;
+                    tracing::debug!(%error, name, "the priority of a thread could not be lowered; continuing without");
+                }
+            }
         }
         while let Some(job) = self.next() {
             // A panic in a job is a defect, which the panic hook reported. The job's waiter gets an error, and the next

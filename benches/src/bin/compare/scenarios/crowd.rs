@@ -1,9 +1,6 @@
 //! Sixty-four pulls and sixteen pushes of large blobs at once, with manifest GETs beside them.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-
+use super::server_times::ServerTimes;
 use super::{Bench, MIB, Measured};
 use crate::content::Content;
 use crate::fleet::{Per, Server};
@@ -80,7 +77,7 @@ fn crowd(
         blobs: pushed.to_vec(),
     };
     let pushes = server.job(PUSHES, Until::Count(PUSHES as u64), work);
-    let before = server.admin.map(histogram).transpose()?;
+    let times = ServerTimes::begin(server, "GET", "/manifests/")?;
     let mut rates = None;
     let mut values = server.beside(Per::Requests, || {
         let (gets, pulls, pushes) = (
@@ -100,54 +97,6 @@ fn crowd(
     if let Some((pull, push)) = rates {
         values.extend([("pull_mib_s".into(), pull), ("push_mib_s".into(), push)]);
     }
-    if let (Some(before), Some(admin)) = (before, server.admin) {
-        let after = histogram(admin)?;
-        values.extend(p99_between(&before, &after).map(|p99| ("server_p99_ms".into(), p99)));
-    }
+    values.extend(times.p99()?);
     Ok(vec![("manifest GETs", Per::Requests, values)])
-}
-
-/// The counts of requests by the upper bound of their time in nanoseconds.
-type Histogram = BTreeMap<u64, f64>;
-
-/// Reads the times from the head of a request to the first byte of its answer, of manifest GETs.
-fn histogram(admin: SocketAddr) -> Result<Histogram, String> {
-    let read = || {
-        let mut stream = TcpStream::connect(admin)?;
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok::<_, std::io::Error>(text)
-    };
-    let text = read().map_err(|e| format!("read the metrics of {admin}: {e}"))?;
-    let lines = text.lines().filter(|line| {
-        line.starts_with("registry_http_first_byte_seconds_bucket")
-            && line.contains("/manifests/")
-            && line.contains("method=\"GET\"")
-    });
-    let bucket = |line: &str| {
-        let bound = line.split_once("le=\"")?.1.split_once('"')?.0;
-        let bound = bound.parse::<f64>().ok().filter(|bound| bound.is_finite());
-        let bound = bound.map_or(u64::MAX, |seconds| (seconds * 1e9) as u64);
-        Some((bound, line.rsplit_once(' ')?.1.parse().ok()?))
-    };
-    Ok(lines.filter_map(bucket).collect())
-}
-
-/// Returns the p99 of the requests between two readings, in ms, linear inside a bucket, as Prometheus computes it.
-fn p99_between(before: &Histogram, after: &Histogram) -> Option<f64> {
-    let counted = |bound: &u64, count: &f64| count - before.get(bound).unwrap_or(&0.0);
-    let total = after
-        .last_key_value()
-        .map(|(bound, count)| counted(bound, count))?;
-    let (mut low, mut below) = (0.0, 0.0);
-    for (bound, count) in after {
-        let (count, high) = (counted(bound, count), *bound as f64 / 1e6);
-        if count >= total * 0.99 && count > below {
-            return Some(low + (high - low) * (total * 0.99 - below) / (count - below));
-        }
-        (low, below) = (high, count);
-    }
-    None
 }

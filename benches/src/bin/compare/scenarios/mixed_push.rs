@@ -1,6 +1,7 @@
 //! 1 KiB pushes alone, and while four large pushes run.
 
 use super::Bench;
+use super::server_times::ServerTimes;
 use crate::fleet::Per;
 use crate::load;
 use crate::load::job::{Until, Work};
@@ -27,7 +28,11 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     bench.fresh_rounds(NAME, rounds, &members, |server, round| {
         let seed = seed + ((round as u64) << 24);
         let work = Work::PushSmall { seed, length };
-        let alone = server.measure(CONCURRENCY, Until::Seconds(seconds), work, Per::Requests)?;
+        // Of the request that ends a push. The four large ones are too few to count.
+        let times = ServerTimes::begin(server, "PUT", "/blobs/uploads/{id}")?;
+        let until = Until::Seconds(seconds);
+        let mut alone = server.measure(CONCURRENCY, until, work, Per::Requests)?;
+        alone.extend(times.p99()?);
         drop(std::fs::remove_file(&done));
         let blobs = per_round[round].clone();
         let until = Until::Count(blobs.len() as u64);
@@ -36,13 +41,15 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
             length,
         };
         let small = server.job(CONCURRENCY, Until::Exists(done.clone()), work);
-        let beside = server.beside(Per::Requests, || {
+        let times = ServerTimes::begin(server, "PUT", "/blobs/uploads/{id}")?;
+        let mut beside = server.beside(Per::Requests, || {
             let small = load::start(&small)?;
             let large = server.run(LARGE_STREAMS, until, Work::Push { blobs });
             std::fs::write(&done, "").map_err(|e| format!("write {}: {e}", done.display()))?;
             let small = small.finish()?;
             large.map(|_| small)
         })?;
+        beside.extend(times.p99()?);
         Ok(vec![
             ("alone", Per::Requests, alone),
             ("beside four large pushes", Per::Requests, beside),

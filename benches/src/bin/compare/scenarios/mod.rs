@@ -10,6 +10,7 @@ mod hot_pull;
 mod mixed_push;
 mod parts;
 mod pushes;
+mod server_times;
 mod small_gets;
 mod start;
 mod tls_pull;
