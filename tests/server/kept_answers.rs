@@ -141,31 +141,49 @@ async fn what_is_kept_is_small_and_of_its_repository() {
     assert_eq!(answer.header("docker-content-digest"), second.to_string());
 }
 
-/// Grants what the flag says.
+/// Grants what the flag says, at once or after a wait.
 #[derive(Debug)]
-struct Switched(Arc<AtomicBool>);
+struct Switched {
+    is_granted: Arc<AtomicBool>,
+    waits: bool,
+}
 
 impl Policy for Switched {
     fn decide<'a>(&'a self, _: &'a Caller, _: Permission<'a>) -> Decision<'a, Verdict> {
-        Decision::Ready(match self.0.load(Ordering::SeqCst) {
+        let verdict = match self.is_granted.load(Ordering::SeqCst) {
             true => Verdict::Granted,
             false => Verdict::Denied,
-        })
+        };
+        match self.waits {
+            true => Decision::Pending(Box::pin(async move { verdict })),
+            false => Decision::Ready(verdict),
+        }
     }
 }
 
-/// Guards: permission is decided for each request, also where the answer is kept.
+/// Guards: permission is decided for each request, also where the answer is kept, and may be waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn kept_answers_need_permission() {
+    for waits in [false, true] {
+        permission_is_needed(waits).await;
+    }
+}
+
+async fn permission_is_needed(waits: bool) {
     let granted = Arc::new(AtomicBool::new(true));
+    let policy = Switched {
+        is_granted: Arc::clone(&granted),
+        waits,
+    };
     let options = ServerOptions {
-        policy: Arc::new(Switched(Arc::clone(&granted))),
+        policy: Arc::new(policy),
         ..ServerOptions::default()
     };
     let registry = TestRegistry::with(options).await;
     let client = registry.client();
     push_image(&client, "a", "latest", b"layer").await;
     get_often(&client, "/v2/a/manifests/latest").await;
+    assert_eq!(kept(&registry).await, 2, "{waits}");
     granted.store(false, Ordering::SeqCst);
     let answer = client.get("/v2/a/manifests/latest").await;
     answer.expect_error(403, "DENIED");

@@ -220,7 +220,7 @@ pub trait Dir: Send + Sync + Debug {
 pub trait Clock: Send + Sync + Debug {
     /// Returns the monotonic time since some fixed point of this run.
     fn monotonic(&self) -> Duration;
-    /// Returns the monotonic time, or one up to a quarter of a second later if that costs less.
+    /// Returns the monotonic time, or one a little later (a quarter of a second) if that costs less.
     fn monotonic_coarse(&self) -> Duration {
         self.monotonic()
     }

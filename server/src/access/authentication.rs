@@ -50,8 +50,9 @@ pub struct Challenge(pub HeaderValue);
 /// Determines who sends a request.
 pub trait Authenticator: Send + Sync + Debug {
     /// Returns the sender of the request with this head. It is called before any other work on a request. If the answer
-    /// is pending, it is dropped before it is polled, and this is called again. Invalid credentials are refused with a
-    /// challenge. A request without credentials has an anonymous caller.
+    /// is pending, it is dropped before it is polled, and this is called again. So work begins, and attempts are
+    /// counted, when the answer is polled. Invalid credentials are refused with a challenge. A request without
+    /// credentials has an anonymous caller.
     fn authenticate<'a>(
         &'a self,
         head: &'a Parts,

@@ -46,6 +46,8 @@ pub(super) struct ActiveRequest {
     client_waits: AtomicUsize,
     /// Whether the answer holds memory of the client's account.
     holds_memory: AtomicBool,
+    /// Whether its stream lasts until the client has read all of it.
+    keeps_stream: AtomicBool,
     /// When the client last read a part of the answer, in microseconds of the clock.
     taken_us: AtomicU64,
     /// Resets the stream of the answer; `None` on HTTP/1.1, before the answer, and after the reset.
@@ -74,6 +76,7 @@ impl ActiveRequests {
             requests: self.clone(),
             client_waits: AtomicUsize::new(0),
             holds_memory: AtomicBool::new(false),
+            keeps_stream: AtomicBool::new(false),
             taken_us: AtomicU64::new(0),
             stream: Mutex::new(None),
             held,
@@ -109,7 +112,8 @@ impl ActiveRequests {
     pub(super) fn idle(&self, timeout: Duration) -> impl Future<Output = ()> + use<> {
         let (clock, slot) = (self.0.clock.clone(), Arc::clone(&self.0.slot));
         async move {
-            let begun = clock.now();
+            // Not before the limit on a head, whose answer says why the connection ends.
+            let begun = clock.coarse();
             let mut alarm = clock.alarm(timeout);
             loop {
                 (&mut alarm).await;
@@ -171,6 +175,12 @@ impl ActiveRequest {
     /// Records that the answer holds memory of the client's account from now on.
     pub(super) fn hold_memory(&self) {
         self.holds_memory.store(true, Ordering::Relaxed);
+        self.keep_stream();
+    }
+
+    /// Keeps the stream of the answer until the client has read all of it, so that it is reset if it is left unread.
+    pub(super) fn keep_stream(&self) {
+        self.keeps_stream.store(true, Ordering::Relaxed);
     }
 
     /// Records that the answer begins. Call it in the task of its stream.
@@ -193,9 +203,9 @@ impl ActiveRequest {
         self.taken_us.store(now_us, Ordering::Relaxed);
     }
 
-    /// Returns whether the answer has a stream that can be reset to free memory.
-    pub(super) fn has_stream_for_memory(&self) -> bool {
-        self.holds_memory.load(Ordering::Relaxed) && self.stream.lock().is_some()
+    /// Returns whether the answer has a stream that lasts until the client has read all of it.
+    pub(super) fn has_kept_stream(&self) -> bool {
+        self.keeps_stream.load(Ordering::Relaxed) && self.stream.lock().is_some()
     }
 
     fn taken(&self) -> Duration {

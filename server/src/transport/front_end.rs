@@ -35,7 +35,7 @@ pub(crate) trait Service: Clone + Send + 'static {
     /// The answer to a request, once it is known.
     type Answer: Future<Output = Response<Self::Body>> + Send + 'static;
 
-    /// Answers a request.
+    /// Answers a request. It is called in the task of the connection, also on HTTP/2, so it must be short.
     fn answer(&self, request: Request<Incoming>, client: Client) -> Self::Answer;
 
     /// Returns the memory of the connection's answers; `None` if they are small.
@@ -120,6 +120,12 @@ impl Client {
     pub(crate) fn hold_answer_memory(&self) -> bool {
         let request = self.under_way.upgrade();
         request.inspect(|request| request.hold_memory()).is_some()
+    }
+
+    /// Keeps the stream of the answer until the client has read all of it: on HTTP/2, it is reset if it is left unread.
+    pub(crate) fn keep_stream(&self) {
+        let request = self.under_way.upgrade();
+        request.inspect(|request| request.keep_stream());
     }
 
     pub(super) fn under_way(&self) -> Weak<ActiveRequest> {

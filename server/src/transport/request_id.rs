@@ -3,11 +3,12 @@
 //! Owns: keeping the client's id if it is well formed, and generating one otherwise. Ids distinguish requests; they are
 //! not secret and prove nothing.
 
+use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::headers;
@@ -15,6 +16,8 @@ use super::headers;
 /// The header of requests and answers.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const BYTES_MAX: usize = 128;
+/// Digits of the largest number of a request.
+const DIGITS_MAX: usize = 20;
 
 /// The prefix of ids that this process generates.
 static PREFIX: LazyLock<String> = LazyLock::new(|| {
@@ -49,21 +52,17 @@ pub(crate) fn of(headers: &HeaderMap) -> RequestId {
     };
     let given = headers::first(headers, &X_REQUEST_ID);
     let given = given.filter(|value| value.to_str().is_ok_and(|id| is_well_formed(&id)));
-    RequestId(given.cloned().unwrap_or_else(generate))
+    // Copied, because it would keep the whole buffer that it was read into.
+    let own = given.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+    RequestId(own.unwrap_or_else(generate))
 }
 
 fn generate() -> HeaderValue {
-    let mut number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let digits = number.checked_ilog10().map_or(1, |log| log + 1) as usize;
-    // Its own formatting, of exactly this length, because each request has an id.
-    let mut id = vec![b'0'; PREFIX.len() + digits];
-    let (prefix, digits) = id.split_at_mut(PREFIX.len());
-    prefix.copy_from_slice(PREFIX.as_bytes());
-    for digit in digits.iter_mut().rev() {
-        *digit += u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-    }
-    HeaderValue::from_maybe_shared(Bytes::from(id))
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut id = BytesMut::with_capacity(PREFIX.len() + DIGITS_MAX);
+    // There is room for it.
+    write!(id, "{}{number}", *PREFIX).unwrap_or_default();
+    HeaderValue::from_maybe_shared(id.freeze())
         .unwrap_or_else(|_invalid| HeaderValue::from_static("none"))
 }
 

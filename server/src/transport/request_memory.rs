@@ -27,12 +27,12 @@ const FIELD_BYTES: usize = 32;
 
 /// The memory of the requests of one connection.
 #[derive(Debug, Clone)]
-pub(super) struct RequestMemory(Arc<OfConnection>);
+pub(super) struct RequestMemory(Arc<Shared>);
 
 #[derive(Debug)]
-struct OfConnection {
+struct Shared {
     bytes: AtomicUsize,
-    shared: Arc<SharedBudget>,
+    budget: Arc<SharedBudget>,
     peer: IpAddr,
 }
 
@@ -46,10 +46,10 @@ pub(super) struct HeldRequest {
 }
 
 impl RequestMemory {
-    pub(super) fn new(shared: &Arc<SharedBudget>, peer: IpAddr) -> Self {
-        Self(Arc::new(OfConnection {
+    pub(super) fn new(budget: &Arc<SharedBudget>, peer: IpAddr) -> Self {
+        Self(Arc::new(Shared {
             bytes: AtomicUsize::new(0),
-            shared: Arc::clone(shared),
+            budget: Arc::clone(budget),
             peer,
         }))
     }
@@ -57,16 +57,16 @@ impl RequestMemory {
     /// Reserves memory for a request. Returns `None` if there is none.
     pub(super) fn hold<B: Body>(&self, request: &Request<B>) -> Option<HeldRequest> {
         let bytes = size(request);
-        let OfConnection {
+        let Shared {
             bytes: held,
-            shared,
+            budget,
             peer,
         } = &*self.0;
         let before = held.load(Ordering::Relaxed);
         let beyond = if before == 0 || before + bytes <= FREE_BYTES {
             None
         } else {
-            Some(shared.take(*peer, bytes)?)
+            Some(budget.take(*peer, bytes)?)
         };
         // Requests of a connection begin one at a time, so the sum did not change since the load.
         held.fetch_add(bytes, Ordering::Relaxed);

@@ -85,12 +85,13 @@ impl Supervisor<'_> {
                     () = self.draining.cancelled(), if !stopping => Event::Draining,
                 }
             };
-            // Polled only if it was woken, and not each time that the connection is.
+            // Polled only if it was woken, and not each time that the connection is. It comes first, because a
+            // connection that is never idle may use up the budget of the task, and then nothing after it is polled.
             let mut events = FuturesUnordered::from_iter([waiting]);
             let event = tokio::select! {
                 biased;
-                ended = connection.as_mut() => return self.ended(ended, close),
                 Some(event) = events.next() => event,
+                ended = connection.as_mut() => return self.ended(ended, close),
             };
             drop(events);
             let mut timeout = if stopping { STOP_MAX } else { silence };
@@ -131,7 +132,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Returns how to close a connection that has ended. `close` is how if it ended as it should.
+    /// Returns how to close a connection that has ended. `close` is for one that ended without an error.
     fn ended(&self, ended: hyper::Result<()>, close: Close) -> Close {
         let Err(error) = ended else { return close };
         // Clients disconnect often; errors of the server were logged where they occurred.
@@ -167,4 +168,58 @@ fn has_changed(error: &hyper::Error) -> bool {
         .and_then(|cause| cause.downcast_ref::<io::Error>());
     let cause = cause.and_then(io::Error::get_ref);
     matches!(cause, Some(cause) if cause.is::<AnswerChanged>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Poll};
+
+    use tokio::task::coop;
+
+    use super::super::connection_limits::Http2Options;
+    use super::super::slots::Slots;
+    use super::*;
+    use crate::clock::RunningClock;
+
+    /// A connection that always has work, until it is shut down.
+    struct Busy(AtomicBool);
+
+    impl Future for Busy {
+        type Output = hyper::Result<()>;
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+            if self.0.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+            while let Poll::Ready(progress) = coop::poll_proceed(cx) {
+                progress.made_progress();
+            }
+            Poll::Pending
+        }
+    }
+
+    /// Guards: a connection that uses up the budget of its task each time is told that the server stops.
+    #[tokio::test]
+    async fn a_busy_connection_is_shut_down() {
+        let clock = RunningClock::start();
+        let timeout = Duration::from_secs(100);
+        let limits = ConnectionLimits::new(timeout, timeout, &Http2Options::default(), &clock);
+        let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
+        let slot = Arc::new(slot.expect("a slot"));
+        let draining = CancellationToken::new();
+        let supervisor = Supervisor {
+            requests: ActiveRequests::new(Arc::clone(&slot), &clock),
+            memory: None,
+            limits: &limits,
+            slot: &slot,
+            draining: draining.clone(),
+        };
+        let shut_down = |busy: Pin<&mut Busy>| busy.0.store(true, Ordering::Relaxed);
+        let serving = supervisor.serve(Busy(AtomicBool::new(false)), shut_down);
+        let stopping = async { draining.cancel() };
+        let served = tokio::time::timeout(timeout, future::join(serving, stopping));
+        assert!(served.await.is_ok());
+    }
 }

@@ -49,7 +49,7 @@ impl<B: Body> TrackedBody<B> {
 
     fn data(&mut self, mut data: impl Buf) -> TrackedData {
         let mut bytes = data.copy_to_bytes(data.remaining());
-        if bytes.len() > 1 && self.body.is_end_stream() && self.request.has_stream_for_memory() {
+        if bytes.len() > 1 && self.body.is_end_stream() && self.request.has_kept_stream() {
             let last = bytes.split_off(bytes.len() - 1);
             self.last = Some(Bytes::copy_from_slice(&last));
         }
@@ -82,7 +82,7 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
             this.request.set_continues(false);
             return Poll::Pending;
         };
-        if this.client_wait.is_none() {
+        if frame.is_some() && this.client_wait.is_none() {
             // Recorded before it counts as unread, because the server needed the time until now.
             this.request.record_taken();
             this.client_wait = Some(ClientWait::begin(&this.request));

@@ -9,11 +9,14 @@ use std::mem;
 /// The shortest slice that Linux grants.
 const SLICE_NS: u64 = 100_000;
 
-/// Asks the kernel for short time slices of the current thread, but not of threads that it starts. Does nothing for
-/// threads with a policy of their own, and has no effect before Linux 6.12.
+/// Asks the kernel for short time slices of the current thread, but not of threads that it starts. Does nothing before
+/// Linux 6.12, or if the operator gave the process another policy or a higher priority, which those threads would lose.
 pub fn shorten_time_slice() {
     let shortened = attributes().and_then(|mut attributes| {
-        if attributes.sched_policy != libc::SCHED_OTHER.cast_unsigned() {
+        let has_slices = attributes.sched_runtime > 0;
+        let is_usual = attributes.sched_policy == libc::SCHED_OTHER.cast_unsigned()
+            && attributes.sched_nice >= 0;
+        if !has_slices || !is_usual {
             return Ok(());
         }
         attributes.sched_runtime = SLICE_NS;

@@ -13,7 +13,7 @@ use super::conditional;
 use super::context::RequestContext;
 use super::error::Failure;
 use super::headers::DOCKER_CONTENT_DIGEST;
-use super::repeat;
+use super::repeat::{self, Repeated};
 use super::reply::{CONTENT_HEADERS, Reply};
 use crate::access::{Authorized, Pull};
 use crate::frontends::body::Body;
@@ -44,6 +44,12 @@ pub(super) async fn serve<Find: Future<Output = Result<Found, Error>>>(
     caching: Caching,
     gone: impl FnOnce() -> Error,
 ) -> Reply {
+    // Here, because its sender, permission or damage had to be waited for.
+    if let Some(repeated) = Repeated::find(context.state, context.head)
+        && !context.registry().is_damaged(repeated.digest()).await?
+    {
+        return Ok(repeated.response(context.state, context.head, context.client));
+    }
     let is_plain = repeat::is_plain(&context.head.headers);
     let revision = context.registry().revision().filter(|_| is_plain);
     let found = find().await?;

@@ -1,14 +1,14 @@
 //! Answers a request as the same one was answered before.
 //!
-//! Owns: what must hold for that, and the form of the answer. Permission, damage and the conditions of a request are
-//! decided for each; what only a lease keeps is not kept, because each answer renews the lease.
+//! Owns: which answers are kept, and which requests get them. Permission, damage and the conditions of a request are
+//! decided for each. What only a lease keeps is not kept, because each answer renews the lease.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
-use tracing::Level;
+use tonnage_engine::Digest;
 
 use super::context::{OciState, RequestContext};
 use super::kept_answers::{KeptAnswer, KeptBody};
@@ -27,11 +27,10 @@ use crate::transport::request_id::{RequestId, X_REQUEST_ID};
 /// Headers of a request on which the answer depends, beside its method and path.
 const CONDITIONS: [HeaderName; 3] = [header::RANGE, header::IF_MATCH, header::IF_NONE_MATCH];
 
-/// A kept answer to a request.
+/// A kept answer to a request, before it is decided whether the request may have it.
 #[derive(Debug)]
 pub(super) struct Repeated {
     kept: Arc<KeptAnswer>,
-    scope: Scope,
     is_head: bool,
 }
 
@@ -40,69 +39,78 @@ pub(super) fn is_plain(request: &HeaderMap) -> bool {
     !request.keys().any(|name| CONDITIONS.contains(name))
 }
 
+/// Answers a request of `caller` without waiting. `None` if it takes the whole path.
+pub(super) fn answer_at_once(
+    state: &OciState,
+    head: &Parts,
+    client: &Client,
+    caller: &Caller,
+) -> Option<(Repeated, Response<Body>)> {
+    let repeated = Repeated::find(state, head)?;
+    let kept = &*repeated.kept;
+    let scope = Scope::of_pull(head, &state.mirror_of);
+    scope.check().ok()?;
+    let permission = Permission::Pull(&kept.repository);
+    let is_permitted = state.gate.grants_at_once(caller, permission) && kept.is_of_token(caller);
+    if !is_permitted || state.registry.may_be_damaged(&kept.digest) {
+        return None;
+    }
+    let mut response = repeated.response(state, head, client);
+    if let Scope::Mirrored(host) = scope {
+        response.headers_mut().insert(OCI_NAMESPACE, host);
+    }
+    Some((repeated, response))
+}
+
 impl Repeated {
-    /// Finds the answer to a request of `caller`, without waiting. `None` if it has to be answered anew.
-    pub(super) fn find(state: &OciState, head: &Parts, caller: &Caller) -> Option<Self> {
+    /// Finds the answer to a request.
+    pub(super) fn find(state: &OciState, head: &Parts) -> Option<Self> {
         let is_head = head.method == Method::HEAD;
         if !(is_head || head.method == Method::GET) || !is_plain(&head.headers) {
             return None;
         }
         let revision = state.registry.revision()?;
         let kept = state.kept.find(revision, head.uri.path(), is_head)?;
-        let scope = Scope::of_pull(head, &state.mirror_of);
-        scope.check().ok()?;
-        let permission = Permission::Pull(&kept.repository);
-        let is_permitted =
-            state.gate.grants_at_once(caller, permission) && kept.is_of_token(caller);
-        let is_intact = !state.registry.may_be_damaged(&kept.digest);
-        (is_permitted && is_intact).then_some(Self {
-            kept,
-            scope,
-            is_head,
-        })
+        Some(Self { kept, is_head })
     }
-}
 
-impl Repeated {
-    /// Builds the answer.
+    /// Returns the digest of its content.
+    pub(super) fn digest(&self) -> Digest {
+        self.kept.digest
+    }
+
+    /// Builds the answer, with an empty id of the request, and counts it as a kept one.
     pub(super) fn response(
         &self,
         state: &OciState,
+        head: &Parts,
         client: &Client,
-        version: Version,
-        id: RequestId,
     ) -> Response<Body> {
         let body = match &self.kept.body {
             Some(KeptBody { bytes, kind }) if !self.is_head => {
-                if version == Version::HTTP_2 {
-                    // Its stream is reset if its client leaves it unread.
-                    client.hold_answer_memory();
+                if head.version == Version::HTTP_2 {
+                    client.keep_stream();
                 }
                 Body::counted(bytes.clone(), &state.metrics, *kind)
             }
             Some(_) | None => Body::empty(),
         };
         let mut response = Response::new(body);
-        let fields = response.headers_mut();
-        fields.clone_from(&self.kept.headers);
-        reply::set_id(fields, id.into_header());
-        if let Scope::Mirrored(host) = &self.scope {
-            fields.insert(OCI_NAMESPACE, host.clone());
-        }
+        response.headers_mut().clone_from(&self.kept.headers);
+        state.metrics.count_kept_answer();
         response
     }
 
-    /// Counts and logs the answer.
-    pub(super) fn record(&self, state: &OciState, head: &Parts, id: &RequestId, elapsed: Duration) {
+    /// Counts and logs the request.
+    pub(super) fn record(&self, head: &Parts, id: &RequestId, elapsed: Duration) {
         let counters = if self.is_head {
             &self.kept.heads
         } else {
             &self.kept.gets
         };
         counters.count(elapsed);
-        state.metrics.count_kept_answer();
         // The span costs more than anything else here, and nothing else is logged in it.
-        if tracing::enabled!(Level::DEBUG) {
+        if request_log::is_on() {
             let span = request_log::span(id, &head.method, self.kept.route);
             request_log::answered(&span, StatusCode::OK, elapsed);
         }
@@ -129,22 +137,20 @@ pub(super) async fn keep(
 ) -> Response<Body> {
     let (state, path) = (context.state, context.head.uri.path());
     let body = answer.body().whole_transfer();
-    let is_like_request = body.is_some() != context.is_head();
+    let has_expected_body = body.is_some() != context.is_head();
     if answer.status() != StatusCode::OK
-        || !is_like_request
+        || !has_expected_body
         || found.needs_lease()
         || !state.kept.is_repeated(revision, path)
     {
         return answer;
     }
-    // Copied, because the bytes belong to the memory for reads.
-    let copied = body.map(|(bytes, kind)| {
-        let bytes = state.kept.copy_body(bytes)?;
-        Some(KeptBody { bytes, kind })
-    });
-    let body = match copied {
-        Some(None) => return answer,
-        Some(Some(body)) => Some(body),
+    let body = match body {
+        // Copied, because the bytes belong to the memory for reads.
+        Some((bytes, kind)) => match state.kept.copy_body(bytes) {
+            Some(bytes) => Some(KeptBody { bytes, kind }),
+            None => return answer,
+        },
         None => None,
     };
     let Ok(incarnation) = context.registry().incarnation(repository).await else {

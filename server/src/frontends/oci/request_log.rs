@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use tracing::Span;
+use tracing::{Level, Span};
 
 use crate::transport::request_id::RequestId;
 
@@ -14,6 +14,11 @@ pub(super) fn span(id: &RequestId, method: &Method, route: &'static str) -> Span
     // Strings, which a subscriber copies without formatting.
     let (id, method) = (id.as_str(), method.as_str());
     tracing::info_span!("request", id, method, route)
+}
+
+/// Returns whether [`answered`] logs anything.
+pub(super) fn is_on() -> bool {
+    tracing::enabled!(Level::DEBUG)
 }
 
 /// Logs that the head of the answer is ready.

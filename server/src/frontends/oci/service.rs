@@ -22,10 +22,9 @@ use tracing::Instrument as _;
 use super::context::{OciState, RequestContext};
 use super::error::Failure;
 use super::namespace::{self, Scope};
-use super::repeat::Repeated;
 use super::reply::{self, Reply};
 use super::route::{self, Route};
-use super::{blobs, catalog, manifests, referrers, request_log, tags, token, uploads};
+use super::{blobs, catalog, manifests, referrers, repeat, request_log, tags, token, uploads};
 use crate::access::{Caller, Ping, Refused, Requester};
 use crate::frontends::body::Body;
 use crate::frontends::error_body;
@@ -63,7 +62,7 @@ struct BegunRequest {
     /// The host that it is for, or why it is rejected.
     target: Result<Option<Authority>, HeadError>,
     /// Who sends it; `None` if that has to be waited for.
-    sender: Option<Result<Caller, Refused>>,
+    caller: Option<Result<Caller, Refused>>,
 }
 
 /// Adapts the account of a connection to the transport.
@@ -129,16 +128,16 @@ impl Service for OciService {
 }
 
 impl OciService {
-    /// Checks the head of a request and determines its sender, without waiting.
+    /// Checks the head of a request and asks who sends it, without waiting.
     fn begin(&self, request: Request<Incoming>, client: Client) -> BegunRequest {
         let started = Instant::now();
         let (head, incoming) = request.into_parts();
         let id = request_id::of(&head.headers);
         let target = head_check::check(&head, &self.state.hosts);
         let is_admitted = target.is_ok() && client.has_request_memory();
-        let sender = is_admitted.then(|| {
-            let sender = self.state.gate.authenticate(&head, client.connection());
-            sender.at_once()
+        let caller = is_admitted.then(|| {
+            let gate = &self.state.gate;
+            gate.authenticate(&head, client.connection()).at_once()
         });
         BegunRequest {
             head,
@@ -147,24 +146,25 @@ impl OciService {
             id,
             started,
             target,
-            sender: sender.flatten(),
+            caller: caller.flatten(),
         }
     }
 
-    /// Answers a request as it was answered before. Returns the request if it has to be answered anew.
+    /// Answers a request as it was answered before. Returns the request if it takes the whole path.
     fn repeat(&self, begun: BegunRequest) -> Result<Response<Body>, Box<BegunRequest>> {
         let (state, head) = (&*self.state, &begun.head);
-        let repeated = match &begun.sender {
+        let repeated = match &begun.caller {
             Some(Ok(caller)) if begun.incoming.is_end_stream() => {
-                Repeated::find(state, head, caller)
+                repeat::answer_at_once(state, head, &begun.client, caller)
             }
             Some(_) | None => None,
         };
-        let Some(repeated) = repeated else {
+        let Some((repeated, mut response)) = repeated else {
             return Err(Box::new(begun));
         };
-        repeated.record(state, head, &begun.id, begun.started.elapsed());
-        Ok(repeated.response(state, &begun.client, head.version, begun.id))
+        repeated.record(head, &begun.id, begun.started.elapsed());
+        reply::set_id(response.headers_mut(), begun.id.into_header());
+        Ok(response)
     }
 
     /// Answers a request. A write continues after its client has disconnected. So no upload stays open until it
@@ -209,7 +209,7 @@ impl OciService {
         let (target, mut response) = match begun.target {
             Ok(target) => {
                 let answering = async {
-                    let caller = self.sender(head, client, begun.sender).await?;
+                    let caller = self.caller(head, client, begun.caller).await?;
                     let context = RequestContext {
                         requester: Requester {
                             caller,
@@ -250,8 +250,8 @@ impl OciService {
         response
     }
 
-    /// Returns who sends a request, as it is `known` or after a wait for it.
-    async fn sender(
+    /// Returns who sends a request: the `known` caller, or who it is found to be after a wait.
+    async fn caller(
         &self,
         head: &Parts,
         client: &Client,
@@ -260,12 +260,12 @@ impl OciService {
         if !client.has_request_memory() {
             return Err(Error::TooManyRequests.into());
         }
-        if let Some(sender) = known {
-            return Ok(sender?);
+        if let Some(caller) = known {
+            return Ok(caller?);
         }
         let gate = &self.state.gate;
-        let sender = gate.authenticate(head, client.connection());
-        Ok(sender.wait().await??)
+        let caller = gate.authenticate(head, client.connection());
+        Ok(caller.wait().await??)
     }
 }
 

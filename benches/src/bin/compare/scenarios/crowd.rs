@@ -77,7 +77,7 @@ fn crowd(
         blobs: pushed.to_vec(),
     };
     let pushes = server.job(PUSHES, Until::Count(PUSHES as u64), work);
-    let times = ServerTimes::begin(server, "GET", "/manifests/")?;
+    let times = ServerTimes::begin(server, "GET", "/v2/{name}/manifests/{reference}")?;
     let mut rates = None;
     let mut values = server.beside(Per::Requests, || {
         let (gets, pulls, pushes) = (

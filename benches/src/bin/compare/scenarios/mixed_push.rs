@@ -29,7 +29,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
         let seed = seed + ((round as u64) << 24);
         let work = Work::PushSmall { seed, length };
         // Of the request that ends a push. The four large ones are too few to count.
-        let times = ServerTimes::begin(server, "PUT", "/blobs/uploads/{id}")?;
+        let times = ServerTimes::begin(server, "PUT", "/v2/{name}/blobs/uploads/{id}")?;
         let until = Until::Seconds(seconds);
         let mut alone = server.measure(CONCURRENCY, until, work, Per::Requests)?;
         alone.extend(times.p99()?);
@@ -41,7 +41,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
             length,
         };
         let small = server.job(CONCURRENCY, Until::Exists(done.clone()), work);
-        let times = ServerTimes::begin(server, "PUT", "/blobs/uploads/{id}")?;
+        let times = ServerTimes::begin(server, "PUT", "/v2/{name}/blobs/uploads/{id}")?;
         let mut beside = server.beside(Per::Requests, || {
             let small = load::start(&small)?;
             let large = server.run(LARGE_STREAMS, until, Work::Push { blobs });

@@ -16,7 +16,7 @@ pub struct ServerTimes {
     /// `None` for servers that publish none.
     admin: Option<SocketAddr>,
     method: &'static str,
-    /// A part of the route.
+    /// The template of the path.
     route: &'static str,
     before: Histogram,
 }
@@ -62,10 +62,10 @@ fn histogram(admin: SocketAddr, method: &str, route: &str) -> Result<Histogram, 
         Ok::<_, std::io::Error>(text)
     };
     let text = read().map_err(|e| format!("read the metrics of {admin}: {e}"))?;
-    let method = format!("method=\"{method}\"");
+    let (method, route) = (format!("method=\"{method}\""), format!("route=\"{route}\""));
     let lines = text.lines().filter(|line| {
         line.starts_with("registry_http_first_byte_seconds_bucket")
-            && line.contains(route)
+            && line.contains(&route)
             && line.contains(&method)
     });
     let bucket = |line: &str| {
@@ -87,6 +87,9 @@ fn p99_between(before: &Histogram, after: &Histogram) -> Option<f64> {
     for (bound, count) in after {
         let (count, high) = (counted(bound, count), *bound as f64 / 1e6);
         if count >= total * 0.99 && count > below {
+            if *bound == u64::MAX {
+                return None;
+            }
             return Some(low + (high - low) * (total * 0.99 - below) / (count - below));
         }
         (low, below) = (high, count);

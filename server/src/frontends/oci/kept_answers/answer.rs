@@ -26,9 +26,9 @@ pub(in crate::frontends::oci) struct KeptAnswer {
     pub(in crate::frontends::oci) body: Option<KeptBody>,
     /// The template of its route.
     pub(in crate::frontends::oci) route: &'static str,
-    /// What counts answers to a GET of it.
+    /// Counters for its GETs.
     pub(in crate::frontends::oci) gets: AnswerCounters,
-    /// What counts answers to a HEAD of it.
+    /// Counters for its HEADs.
     pub(in crate::frontends::oci) heads: AnswerCounters,
 }
 
@@ -39,7 +39,7 @@ pub(in crate::frontends::oci) struct KeptBody {
     pub(in crate::frontends::oci) kind: Pulled,
 }
 
-/// Counts the bytes of all bodies, of those that are being sent too. It is cheap to clone.
+/// Counts the bytes of all bodies, also while they are being sent. It is cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BodyMemory(Arc<AtomicUsize>);
 
@@ -50,11 +50,11 @@ struct CountedBytes {
 }
 
 impl BodyMemory {
-    /// Returns a copy of `bytes`; `None` if more than `most` would count with it.
-    pub(super) fn copy(&self, bytes: &[u8], most: usize) -> Option<Bytes> {
+    /// Returns a copy of `bytes`; `None` if more than `bytes_max` would count with it.
+    pub(super) fn copy(&self, bytes: &[u8], bytes_max: usize) -> Option<Bytes> {
         let with = |before: usize| {
             let after = before.checked_add(bytes.len());
-            after.filter(|after| *after <= most)
+            after.filter(|after| *after <= bytes_max)
         };
         let counting = self
             .0

@@ -2,7 +2,7 @@
 //!
 //! Owns: [`KeptAnswers`]: answers to GET with small bodies and to HEAD, from the second one on, as long as the catalog
 //! does not change.
-//! Refuses: what a request and its answer must be like for that (`repeat`).
+//! Refuses: which answers are kept, and which requests get them (`repeat`).
 //!
 //! Invariant: an answer is kept for the revision from before its content was looked up, and returned only while the
 //! catalog has that revision.
@@ -26,7 +26,7 @@ const BODIES_BYTES_MAX: usize = 4 * GENERATION_BYTES_MAX;
 /// Length of the longest body that is kept.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Estimate of the memory of an answer without path and body.
-const ANSWER_BYTES: usize = 1536;
+const ANSWER_BYTES: usize = 2304;
 /// The number of requests that are remembered, to find which ones are repeated.
 const REQUESTS: usize = 4096;
 
@@ -132,7 +132,9 @@ impl Generations {
     /// Adds an answer, unless it is of another revision.
     fn insert(&mut self, revision: Revision, path: &str, answer: &Arc<KeptAnswer>) -> Displaced {
         let mut displaced = Displaced::default();
-        if self.revision != Some(revision) {
+        let kept = self.newer.get(path);
+        let has_more = kept.is_some_and(|kept| kept.body.is_some() && answer.body.is_none());
+        if self.revision != Some(revision) || has_more {
             return displaced;
         }
         let bytes = |answer: &KeptAnswer| answer.bytes() + 2 * path.len();
@@ -164,11 +166,12 @@ mod tests {
     use super::*;
     use crate::telemetry::{HttpLabels, Metrics, Pulled};
 
-    /// Keeps an answer. Returns false if there is no room for its body.
+    /// Keeps an answer, to a HEAD if it has no bytes. Returns false if there is no room for its body.
     fn insert(kept: &KeptAnswers, revision: u64, path: &str, bytes: usize) -> bool {
-        let Some(bytes) = kept.copy_body(&vec![1; bytes]) else {
+        let body = kept.copy_body(&vec![1; bytes]);
+        if body.is_none() && bytes > 0 {
             return false;
-        };
+        }
         let labels = HttpLabels::new("/", &Method::GET);
         let [gets, heads] =
             [(); 2].map(|()| Metrics::new(Vec::new()).counters(&labels, StatusCode::OK));
@@ -177,7 +180,7 @@ mod tests {
             incarnation: None,
             digest: Digest::of(Algorithm::Sha256, b""),
             headers: HeaderMap::new(),
-            body: Some(KeptBody {
+            body: body.map(|bytes| KeptBody {
                 bytes,
                 kind: Pulled::Manifest,
             }),
@@ -202,6 +205,8 @@ mod tests {
         insert(&kept, 5, "/a", 10);
         assert_eq!(find(&kept, 5, "/a"), Some(10));
         assert_eq!(find(&kept, 4, "/a").or(find(&kept, 6, "/a")), None);
+        insert(&kept, 5, "/a", 0);
+        assert_eq!(find(&kept, 5, "/a"), Some(10), "a HEAD displaces no body");
         insert(&kept, 6, "/a", 20);
         insert(&kept, 5, "/a", 10);
         assert_eq!(find(&kept, 6, "/a"), Some(20));

@@ -1,7 +1,7 @@
 //! Answers that are kept in memory.
 //!
 //! Owns: [`KeptAnswers`], their cache, and [`KeptAnswer`].
-//! Refuses: what a request and its answer must be like for that (`repeat`).
+//! Refuses: which answers are kept, and which requests get them (`repeat`).
 
 mod answer;
 mod cache;

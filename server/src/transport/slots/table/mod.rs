@@ -134,7 +134,7 @@ impl Slot {
         self.state.peer
     }
 
-    /// Records whether no request is active.
+    /// Records whether no request is active. The time of that may be up to 250 ms late.
     pub(in crate::transport) fn set_idle(&self, idle: bool) {
         let since = if idle {
             microseconds(self.slots.clock.coarse())
