@@ -54,17 +54,6 @@ impl AsRef<[u8]> for HeldAnswer {
     }
 }
 
-fn held(bytes: Bytes, mut memory: Box<dyn HeldMemory>) -> Bytes {
-    if bytes.is_empty() {
-        return bytes;
-    }
-    memory.shrink(bytes.len());
-    Bytes::from_owner(HeldAnswer {
-        bytes,
-        _memory: memory,
-    })
-}
-
 /// Counts a transfer once, by its outcome.
 struct Transfer {
     metrics: Arc<Metrics>,
@@ -101,18 +90,14 @@ impl Body {
         }
     }
 
-    /// Creates the body of a transfer whose bytes are in memory.
+    /// Creates the body of a transfer whose bytes are in memory, not empty.
     pub(crate) fn counted(bytes: Bytes, metrics: &Arc<Metrics>, kind: Pulled) -> Self {
-        let mut transfer = Transfer {
+        let transfer = Transfer {
             metrics: Arc::clone(metrics),
             kind,
             ended: false,
             span: tracing::Span::none(),
         };
-        if bytes.is_empty() {
-            // An empty body is never polled.
-            transfer.end(Outcome::Ok);
-        }
         Self {
             remaining: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             content: Content::Counted(bytes, transfer),
@@ -135,9 +120,12 @@ impl Body {
     pub(crate) fn with_memory(self, memory: Option<Box<dyn HeldMemory>>) -> Self {
         let Self { content, remaining } = self;
         let content = match (content, memory) {
-            (Content::Whole(bytes), Some(memory)) => Content::Whole(held(bytes, memory)),
-            (Content::Counted(bytes, transfer), Some(memory)) => {
-                Content::Counted(held(bytes, memory), transfer)
+            (Content::Whole(bytes), Some(mut memory)) if !bytes.is_empty() => {
+                memory.shrink(bytes.len());
+                Content::Whole(Bytes::from_owner(HeldAnswer {
+                    bytes,
+                    _memory: memory,
+                }))
             }
             (content, _) => content,
         };

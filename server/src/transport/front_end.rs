@@ -27,8 +27,8 @@ pub(crate) trait FrontEnd: Send + Sync + 'static {
     fn service(&self) -> Self::Service;
 }
 
-/// Answers the requests of one connection. It is cheap to clone.
-pub(crate) trait Service: Clone + Send + 'static {
+/// Answers the requests of one connection.
+pub(crate) trait Service: Send + 'static {
     /// The body of an answer.
     type Body: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + Send + 'static;
 

@@ -37,8 +37,8 @@ impl RequestId {
     }
 
     /// Returns the value of [`X_REQUEST_ID`].
-    pub(crate) fn into_header(self) -> HeaderValue {
-        self.0
+    pub(crate) fn to_header(&self) -> HeaderValue {
+        self.0.clone()
     }
 }
 

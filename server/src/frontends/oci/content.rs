@@ -44,14 +44,14 @@ pub(super) async fn serve<Find: Future<Output = Result<Found, Error>>>(
     caching: Caching,
     gone: impl FnOnce() -> Error,
 ) -> Reply {
-    // Here, because its sender, permission or damage had to be waited for.
-    if let Some(repeated) = Repeated::find(context.state, context.head)
+    let revision = repeat::revision(context.state, context.head);
+    // There is one if the sender, permission or damage of the request had to be waited for.
+    if let Some(revision) = revision
+        && let Some(repeated) = Repeated::find(context.state, context.head, revision)
         && !context.registry().is_damaged(repeated.digest()).await?
     {
         return Ok(repeated.response(context.state, context.head, context.client));
     }
-    let is_plain = repeat::is_plain(&context.head.headers);
-    let revision = context.registry().revision().filter(|_| is_plain);
     let found = find().await?;
     let answer = serve_found(context, &found, caching, gone).await?;
     Ok(match revision {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 use tonnage_engine::Digest;
 
 use super::context::{OciState, RequestContext};
@@ -34,9 +34,12 @@ pub(super) struct Repeated {
     is_head: bool,
 }
 
-/// Returns whether the answer depends only on the method and path of a request.
-pub(super) fn is_plain(request: &HeaderMap) -> bool {
-    !request.keys().any(|name| CONDITIONS.contains(name))
+/// Returns the revision for which the answer to a request may be kept. `None` if the answer depends on more than method
+/// and path.
+pub(super) fn revision(state: &OciState, head: &Parts) -> Option<Revision> {
+    let is_read = matches!(head.method, Method::GET | Method::HEAD);
+    let is_plain = !head.headers.keys().any(|name| CONDITIONS.contains(name));
+    (is_read && is_plain).then(|| state.registry.revision())?
 }
 
 /// Answers a request of `caller` without waiting. `None` if it takes the whole path.
@@ -46,7 +49,7 @@ pub(super) fn answer_at_once(
     client: &Client,
     caller: &Caller,
 ) -> Option<(Repeated, Response<Body>)> {
-    let repeated = Repeated::find(state, head)?;
+    let repeated = Repeated::find(state, head, revision(state, head)?)?;
     let kept = &*repeated.kept;
     let scope = Scope::of_pull(head, &state.mirror_of);
     scope.check().ok()?;
@@ -63,13 +66,9 @@ pub(super) fn answer_at_once(
 }
 
 impl Repeated {
-    /// Finds the answer to a request.
-    pub(super) fn find(state: &OciState, head: &Parts) -> Option<Self> {
+    /// Finds the answer to a request that has `revision`.
+    pub(super) fn find(state: &OciState, head: &Parts, revision: Revision) -> Option<Self> {
         let is_head = head.method == Method::HEAD;
-        if !(is_head || head.method == Method::GET) || !is_plain(&head.headers) {
-            return None;
-        }
-        let revision = state.registry.revision()?;
         let kept = state.kept.find(revision, head.uri.path(), is_head)?;
         Some(Self { kept, is_head })
     }

@@ -24,7 +24,7 @@ pub(super) const CONTENT_HEADERS: usize = 12;
 pub(super) fn finish(response: &mut Response<Body>, method: &Method, id: &RequestId) {
     let fields = response.headers_mut();
     set_fixed_headers(fields);
-    set_id(fields, id.clone().into_header());
+    set_id(fields, id);
     headers::strip_body(response, method, Body::empty());
 }
 
@@ -35,8 +35,8 @@ pub(super) fn set_fixed_headers(fields: &mut HeaderMap) {
 }
 
 /// Adds the id of the request.
-pub(super) fn set_id(fields: &mut HeaderMap, id: HeaderValue) {
-    fields.insert(X_REQUEST_ID, id);
+pub(super) fn set_id(fields: &mut HeaderMap, id: &RequestId) {
+    fields.insert(X_REQUEST_ID, id.to_header());
 }
 
 /// Builds an answer that only lists the allowed methods.

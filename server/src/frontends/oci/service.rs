@@ -112,14 +112,13 @@ impl Service for OciService {
     type Answer = Either<Ready<Response<Body>>, BoxFuture<'static, Response<Body>>>;
 
     fn answer(&self, request: Request<Incoming>, client: Client) -> Self::Answer {
-        match self.repeat(self.begin(request, client)) {
-            Ok(response) => Either::Left(future::ready(response)),
-            Err(begun) => {
-                // Taken now and not when the answer is first polled: a drain must not miss a request that was accepted.
-                let accepted = self.state.requests.token();
-                Either::Right(Box::pin(self.clone().answer_whole(*begun, accepted)))
-            }
+        let begun = self.begin(request, client);
+        if let Some(response) = self.repeat(&begun) {
+            return Either::Left(future::ready(response));
         }
+        // Taken now and not when the answer is first polled: a drain must not miss a request that was accepted.
+        let accepted = self.state.requests.token();
+        Either::Right(Box::pin(self.clone().answer_whole(begun, accepted)))
     }
 
     fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {
@@ -150,21 +149,17 @@ impl OciService {
         }
     }
 
-    /// Answers a request as it was answered before. Returns the request if it takes the whole path.
-    fn repeat(&self, begun: BegunRequest) -> Result<Response<Body>, Box<BegunRequest>> {
-        let (state, head) = (&*self.state, &begun.head);
-        let repeated = match &begun.caller {
-            Some(Ok(caller)) if begun.incoming.is_end_stream() => {
-                repeat::answer_at_once(state, head, &begun.client, caller)
-            }
-            Some(_) | None => None,
-        };
-        let Some((repeated, mut response)) = repeated else {
-            return Err(Box::new(begun));
-        };
-        repeated.record(head, &begun.id, begun.started.elapsed());
-        reply::set_id(response.headers_mut(), begun.id.into_header());
-        Ok(response)
+    /// Answers a request as it was answered before. `None` if it takes the whole path.
+    fn repeat(&self, begun: &BegunRequest) -> Option<Response<Body>> {
+        let (state, head, id) = (&*self.state, &begun.head, &begun.id);
+        let caller = begun.caller.as_ref()?.as_ref().ok()?;
+        if !begun.incoming.is_end_stream() {
+            return None;
+        }
+        let (repeated, mut response) = repeat::answer_at_once(state, head, &begun.client, caller)?;
+        reply::set_id(response.headers_mut(), id);
+        repeated.record(head, id, begun.started.elapsed());
+        Some(response)
     }
 
     /// Answers a request. A write continues after its client has disconnected. So no upload stays open until it
