@@ -29,7 +29,7 @@ use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
 use crate::in_flight::InFlight;
 use crate::io::exact::read_up_to;
 use crate::io::{Class, File, FileRef};
-use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
+use crate::limits::CHUNK_BYTES;
 use crate::memory::{ReadAhead, ReadPool, Reading};
 use crate::sync::Mutex;
 use crate::vocabulary::ClientId;
@@ -41,11 +41,10 @@ const WINDOW_HOT_BYTES: u64 = 256 << 10;
 /// Payload of a mapped window, which begins at a multiple of this. So all readers of a blob have the same ones.
 const WINDOW_MAPPED_BYTES: u64 = 1 << 20;
 /// Payload of the largest window after one that came from the disk.
-const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
-/// The same for reads that leave nothing in the page cache. The kernel reads less ahead for them, so that several
-/// windows are read ahead, which together are within a connection's share of the memory for reads.
-const WINDOW_DONTCACHE_BYTES: u64 = 1 << 20;
-const AHEAD_DONTCACHE: usize = 3;
+const WINDOW_COLD_BYTES: u64 = 1 << 20;
+/// Such windows that are read ahead. With the one that is sent they are within a connection's share of the memory for
+/// reads. The kernel reads nothing ahead.
+const AHEAD: usize = 3;
 /// Bytes that are read from memory and checked at once. They are still in the processor's nearest caches when they are
 /// checked.
 const STEP_BYTES: usize = 128 << 10;
@@ -323,7 +322,7 @@ impl BlobStream {
             cache.remember(self.source.extent.segment, span);
         }
         let most = if cold {
-            self.cold_windows().0
+            WINDOW_COLD_BYTES
         } else if self.reading.may_map() {
             WINDOW_MAPPED_BYTES
         } else {
@@ -374,20 +373,10 @@ impl BlobStream {
         start..(start + window).min(wanted)
     }
 
-    /// Returns the payload of the largest window after one that came from the disk, and how many are read ahead.
-    fn cold_windows(&self) -> (u64, usize) {
-        if self.source.dontcache.is_some() {
-            (WINDOW_DONTCACHE_BYTES, AHEAD_DONTCACHE)
-        } else {
-            (WINDOW_MAX_BYTES, 1)
-        }
-    }
-
     /// Starts reading the next windows, if the last one came from the disk and there is memory.
     fn read_ahead(&mut self, cold: bool) {
         let pool = &self.source.context.pool;
-        let (_, depth) = self.cold_windows();
-        while cold && self.ahead.len() < depth && pool.is_roomy() {
+        while cold && self.ahead.len() < AHEAD && pool.is_roomy() {
             let from = self
                 .ahead
                 .back()

@@ -79,7 +79,8 @@ impl Uncached {
     }
 }
 
-fn without_read_ahead(descriptor: &OwnedFd) {
+/// Keeps the kernel from reading more than it is asked for. If it refuses, reads have the same result.
+pub(super) fn without_read_ahead(descriptor: &OwnedFd) {
     let advised = rustix::fs::fadvise(descriptor, 0, None, Advice::Random);
     advised.unwrap_or_default();
 }

@@ -62,6 +62,7 @@ impl SegmentFiles {
                 clock.sleep(PAUSE).await;
             }
         }
-        self.open_admitted(id, OpenMode::Read, admitted).await
+        self.open_admitted(id, OpenMode::ReadAsAsked, admitted)
+            .await
     }
 }
