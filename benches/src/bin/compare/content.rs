@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 pub const PIECE: usize = 1 << 20;
 const BLOCK_PIECES: u64 = 8;
 const LANES: usize = 8;
+/// Bytes that are changed by all keys once.
+const GROUP: usize = 8 * LANES;
 
 /// The content of one blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,11 +36,45 @@ impl Content {
         Ok(())
     }
 
-    fn fill(&self, piece: u64, out: &mut [u8]) {
+    /// Returns whether the content has `bytes` at `offset`.
+    pub fn is_at(&self, mut offset: u64, mut bytes: &[u8]) -> bool {
+        let mut different = 0;
+        while !bytes.is_empty() {
+            let (words, keys) = self.piece(offset / PIECE as u64);
+            let from = (offset % PIECE as u64) as usize;
+            let (here, after) = bytes.split_at(bytes.len().min(PIECE - from));
+            // Whole groups of lanes, and single bytes up to the first and from the last.
+            let (first, rest) = here.split_at(here.len().min(from.next_multiple_of(GROUP) - from));
+            let (groups, last) = rest.as_chunks::<GROUP>();
+            let expected = words[(from + first.len()) / 8..].as_chunks::<LANES>().0;
+            for (group, expected) in groups.iter().zip(expected) {
+                for ((word, expected), key) in
+                    group.as_chunks::<8>().0.iter().zip(expected).zip(keys)
+                {
+                    different |= u64::from_le_bytes(*word) ^ expected ^ key;
+                }
+            }
+            let byte = |at: usize| (words[at / 8] ^ keys[at / 8 % LANES]).to_le_bytes()[at % 8];
+            let singles = first.iter().zip(from..);
+            let singles = singles.chain(last.iter().zip(from + here.len() - last.len()..));
+            different |= u64::from(singles.fold(0, |all, (found, at)| all | (found ^ byte(at))));
+            offset += here.len() as u64;
+            bytes = after;
+        }
+        different == 0
+    }
+
+    /// Returns the words of a piece before they are changed, and the keys that change them.
+    fn piece(&self, piece: u64) -> (&'static [u64], [u64; LANES]) {
         let at = (piece % BLOCK_PIECES) as usize * (PIECE / 8);
         let mut state = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ piece;
-        let keys: [u64; LANES] = std::array::from_fn(|_| next(&mut state));
-        let words = block()[at..].iter().enumerate();
+        let keys = std::array::from_fn(|_| next(&mut state));
+        (&block()[at..at + PIECE / 8], keys)
+    }
+
+    fn fill(&self, piece: u64, out: &mut [u8]) {
+        let (words, keys) = self.piece(piece);
+        let words = words.iter().enumerate();
         let mut words = words.map(|(n, word)| (word ^ keys[n % LANES]).to_le_bytes());
         let (whole, rest) = out.as_chunks_mut::<8>();
         whole
@@ -108,4 +144,36 @@ fn block() -> &'static [u64] {
             .map(|word| u64::from_le_bytes(*word))
             .collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: a pulled byte that differs is found wherever it is, however the content is cut.
+    #[test]
+    fn every_other_byte_is_found() {
+        let content = Content {
+            seed: 7,
+            length: 2 * PIECE as u64 + 77,
+        };
+        let all = content.bytes();
+        let near = PIECE - 150;
+        for (from, to) in [
+            (near, PIECE + 70),
+            (near + 3, PIECE),
+            (2 * PIECE, all.len()),
+            (5, 12),
+        ] {
+            let mut piece = all[from..to].to_vec();
+            assert!(content.is_at(from as u64, &piece), "{from}..{to}");
+            for at in 0..piece.len() {
+                piece[at] ^= 1;
+                assert!(!content.is_at(from as u64, &piece), "{from}..{to} at {at}");
+                piece[at] ^= 1;
+            }
+        }
+        assert!(content.is_at(1, &all[1..]));
+        assert!(!content.is_at(1, &all[2..]));
+    }
 }

@@ -231,11 +231,10 @@ impl Server {
         }
     }
 
-    /// Pulls every blob once, and compares its SHA-256.
+    /// Pulls every blob once, and compares it.
     pub fn check(&self, blobs: &[Blob]) -> Result<(), String> {
         let work = Work::Pull {
             blobs: blobs.to_vec(),
-            verify: true,
         };
         self.run(1, Until::Count(blobs.len() as u64), work)
             .map(drop)

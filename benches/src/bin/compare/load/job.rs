@@ -39,9 +39,9 @@ pub enum Until {
 /// One unit of work.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Work {
-    /// Pulls of whole blobs, in turn. With `verify`, their SHA-256 is compared, else their length.
-    Pull { blobs: Vec<Blob>, verify: bool },
-    /// Ranges of one blob, which is read as `parts` parts side by side.
+    /// Pulls of whole blobs, in turn; every byte is compared.
+    Pull { blobs: Vec<Blob> },
+    /// Ranges of one blob, which is read as `parts` parts side by side; every byte is compared.
     Ranges {
         blob: Blob,
         parts: u64,

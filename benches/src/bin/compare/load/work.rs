@@ -2,6 +2,7 @@
 //!
 //! Owns: the requests that each unit consists of, and the check of every answer.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
@@ -50,7 +51,7 @@ impl<'a> Prepared<'a> {
     /// Does the unit with this number.
     pub fn one(&self, connection: &mut Connection, number: u64) -> Result<Record, String> {
         match self.work {
-            Work::Pull { blobs, verify } => pull(connection, in_turn(blobs, number)?, *verify),
+            Work::Pull { blobs } => pull(connection, in_turn(blobs, number)?),
             Work::Ranges { blob, parts, shape } => range(connection, blob, *parts, *shape, number),
             Work::Requests { targets } => {
                 let at = number as usize % targets.len();
@@ -91,10 +92,10 @@ fn known(blob: &Blob) -> Result<&str, String> {
         .ok_or_else(|| "a blob without digest".into())
 }
 
-fn pull(connection: &mut Connection, blob: &Blob, verify: bool) -> Result<Record, String> {
-    let (digest, length) = (known(blob)?, blob.content.length);
+fn pull(connection: &mut Connection, blob: &Blob) -> Result<Record, String> {
+    let length = blob.content.length;
     let begin = Instant::now();
-    let path = blob_path(digest);
+    let path = blob_path(known(blob)?);
     let answer = connection
         .request("GET", &path, "", &[])?
         .expect(200, "GET")?;
@@ -104,21 +105,32 @@ fn pull(connection: &mut Connection, blob: &Blob, verify: bool) -> Result<Record
             answer.length
         ));
     }
-    let mut hasher = Sha256::new();
-    if verify {
-        connection.body(length, |piece| hasher.update(piece))?;
-        let found = digest_text(hasher);
-        if found != digest {
-            return Err(format!("{path}: the content has the digest {found}"));
-        }
-    } else {
-        connection.body(length, |_| {})?;
-    }
+    compare(connection, &path, blob.content, 0..length)?;
     Ok(Record {
         seconds: begin.elapsed().as_secs_f64(),
         bytes: length,
         ..Record::default()
     })
+}
+
+/// Reads these bytes of a body and compares them with the content.
+fn compare(
+    connection: &mut Connection,
+    path: &str,
+    content: Content,
+    range: Range<u64>,
+) -> Result<(), String> {
+    let (mut at, mut same) = (range.start, true);
+    connection.body(range.end - range.start, |piece| {
+        same &= content.is_at(at, piece);
+        at += piece.len() as u64;
+    })?;
+    if same {
+        return Ok(());
+    }
+    Err(format!(
+        "{path}: other content than was pushed in {range:?}"
+    ))
 }
 
 fn range(
@@ -132,23 +144,23 @@ fn range(
     let length = blob.content.length;
     let start = (number % parts) * (length / parts) + (number / parts) * bytes;
     let end = start + bytes;
-    let path = blob_path(known(blob)?);
+    let read = |connection: &mut _, from, to, asked| read_range(connection, blob, from..to, asked);
     let mut record = Record {
         bytes,
         ..Record::default()
     };
     let begin = Instant::now();
     match shape {
-        Shape::Bounded { .. } => read_range(connection, &path, start, end, Some(end))?,
+        Shape::Bounded { .. } => read(connection, start, end, Some(end))?,
         Shape::Resumed { .. } if number % RESUMED_ONE_IN == RESUMED_ONE_IN - 1 => {
             let middle = start + bytes / 2;
-            read_range(connection, &path, start, middle, Some(end))?;
+            read(connection, start, middle, Some(end))?;
             connection.reopen()?;
-            read_range(connection, &path, middle, end, Some(end))?;
+            read(connection, middle, end, Some(end))?;
         }
-        Shape::Resumed { .. } => read_range(connection, &path, start, end, Some(end))?,
+        Shape::Resumed { .. } => read(connection, start, end, Some(end))?,
         Shape::OpenEnded { .. } => {
-            read_range(connection, &path, start, end, None)?;
+            read(connection, start, end, None)?;
             record.unread_bytes = Some(connection.unread_bytes()?);
             connection.reopen()?;
         }
@@ -157,23 +169,23 @@ fn range(
     Ok(record)
 }
 
-/// Requests the bytes from `start` to `asked`, or to the end, and reads those before `end`.
+/// Requests the bytes from the start of `range` to `asked`, or to the end, and reads those of `range`.
 fn read_range(
     connection: &mut Connection,
-    path: &str,
-    start: u64,
-    end: u64,
+    blob: &Blob,
+    range: Range<u64>,
     asked: Option<u64>,
 ) -> Result<(), String> {
+    let (path, start) = (blob_path(known(blob)?), range.start);
     let last = asked.map_or(String::new(), |asked| (asked - 1).to_string());
     let headers = format!("Range: bytes={start}-{last}\r\n");
     let answer = connection
-        .request("GET", path, &headers, &[])?
+        .request("GET", &path, &headers, &[])?
         .expect(206, "GET of a range")?;
     if asked.is_some_and(|asked| answer.length != asked - start) {
         return Err(format!("{path}: a range of {} bytes", answer.length));
     }
-    connection.body(end - start, |_| {})
+    compare(connection, &path, blob.content, range)
 }
 
 fn request(

@@ -63,7 +63,6 @@ fn pull(server: &Server, stored: &[Vec<Blob>; 2]) -> Result<Measured, String> {
         for case in [cold, hot] {
             let work = Work::Pull {
                 blobs: blobs.clone(),
-                verify: false,
             };
             let until = Until::Count(blobs.len() as u64);
             all.push((

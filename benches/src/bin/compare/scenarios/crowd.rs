@@ -70,7 +70,6 @@ fn crowd(
     );
     let work = Work::Pull {
         blobs: vec![pulled.clone()],
-        verify: false,
     };
     let pulls = server.job(PULLS, Until::Count(PULLS as u64), work);
     let work = Work::Push {

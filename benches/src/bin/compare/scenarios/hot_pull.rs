@@ -17,7 +17,6 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     bench.rounds(NAME, rounds, &fleet, |server| {
         let work = Work::Pull {
             blobs: blobs.clone(),
-            verify: false,
         };
         let values = server.measure(1, Until::Count(repeat), work, Per::Bytes)?;
         Ok(vec![("one stream", Per::Bytes, values)])

@@ -34,7 +34,6 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     bench.rounds(NAME, rounds, &fleet, |server| {
         let work = Work::Pull {
             blobs: blobs.clone(),
-            verify: false,
         };
         let values = server.measure(1, Until::Count(1), work, Per::Bytes)?;
         let mut all = vec![("one stream", Per::Bytes, values)];

@@ -32,7 +32,6 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     bench.rounds(NAME, rounds, &fleet, |server| {
         let work = Work::Pull {
             blobs: blobs.clone(),
-            verify: false,
         };
         let values = server.measure(1, Until::Count(repeat), work, Per::Bytes)?;
         Ok(vec![("HTTP/1.1", Per::Bytes, values)])
