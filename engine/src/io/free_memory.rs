@@ -5,16 +5,13 @@
 
 use std::fs;
 
-/// Free memory that may stay resident, in bytes.
-const SPARE_BYTES_MAX: usize = 32 << 20;
-
-/// Returns free memory to the system if more than 32 MiB of it are resident. That takes milliseconds, so call it on a
-/// thread that may block. Does nothing without glibc.
-pub fn release_free_memory() {
+/// Returns free memory to the system if more than `spare_bytes` of it are resident. That takes milliseconds, so call it
+/// on a thread that may block. Does nothing without glibc.
+pub fn release_free_memory(spare_bytes: usize) {
     let Some(resident) = resident_bytes() else {
         return;
     };
-    if resident > used_bytes() + SPARE_BYTES_MAX {
+    if resident > used_bytes().saturating_add(spare_bytes) {
         trim();
     }
 }
@@ -50,7 +47,7 @@ fn trim() {
 
 #[cfg(not(target_env = "gnu"))]
 fn used_bytes() -> usize {
-    usize::MAX - SPARE_BYTES_MAX
+    usize::MAX
 }
 
 #[cfg(not(target_env = "gnu"))]
@@ -66,10 +63,10 @@ mod tests {
         let many: Vec<Vec<u8>> = (0..128 << 10).map(|_| vec![1; 1000]).collect();
         let last = vec![1_u8; 1000];
         drop(many);
-        release_free_memory();
+        release_free_memory(16 << 20);
         let resident = resident_bytes().unwrap();
         let free = resident.saturating_sub(used_bytes());
-        assert!(free < SPARE_BYTES_MAX, "{free} of {resident} bytes");
+        assert!(free < 16 << 20, "{free} of {resident} bytes");
         drop(last);
     }
 }

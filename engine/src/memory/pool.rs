@@ -23,13 +23,12 @@ use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::sync::Mutex;
 
 /// Sizes of blocks; a read takes the smallest that fits.
-const CLASSES: [usize; 7] = [
+const CLASSES: [usize; 6] = [
     16 << 10,
     64 << 10,
     128 << 10,
     256 << 10,
     512 << 10,
-    1 << 20,
     READ_BYTES_MAX,
 ];
 /// A window takes at most this part of what is left, so that the first readers leave room for many more.
@@ -281,11 +280,11 @@ mod tests {
     fn pool() -> (ReadPool, Arc<HandClock>) {
         let clock = Arc::new(HandClock::default());
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        (ReadPool::new(8 << 20, STALL, shared), clock)
+        (ReadPool::new(4 << 20, STALL, shared), clock)
     }
 
     fn window(pool: &ReadPool, reading: &Reading) -> Option<Bytes> {
-        let taken = pool.take(2 << 20, reading).now_or_never();
+        let taken = pool.take(1 << 20, reading).now_or_never();
         taken.map(Buffer::freeze)
     }
 
@@ -312,7 +311,7 @@ mod tests {
             .collect();
         assert_eq!(pool.blocks.lock().bytes, 0);
         drop(all);
-        assert_eq!(pool.blocks.lock().bytes, 2 << 20);
+        assert_eq!(pool.blocks.lock().bytes, 1 << 20);
     }
 
     /// Guards: an answer has one window at a time, and its next read waits until the client took the one before.
@@ -342,8 +341,8 @@ mod tests {
             .map(|client| window(&pool, &Reading::answer(client, MemoryPriority::Bulk)).unwrap())
             .collect();
         let other = Reading::answer(&pool.memory.account(), MemoryPriority::Bulk);
-        let mut given_up = Box::pin(pool.take(2 << 20, &other));
-        let mut waiting = Box::pin(pool.take(2 << 20, &other));
+        let mut given_up = Box::pin(pool.take(1 << 20, &other));
+        let mut waiting = Box::pin(pool.take(1 << 20, &other));
         assert!(given_up.as_mut().now_or_never().is_none());
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(given_up);

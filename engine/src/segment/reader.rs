@@ -29,7 +29,7 @@ use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
 use crate::in_flight::InFlight;
 use crate::io::exact::read_up_to;
 use crate::io::{Class, File, FileRef};
-use crate::limits::CHUNK_BYTES;
+use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::memory::{ReadAhead, ReadPool, Reading};
 use crate::sync::Mutex;
 use crate::vocabulary::ClientId;
@@ -41,7 +41,7 @@ const WINDOW_HOT_BYTES: u64 = 256 << 10;
 /// Payload of a mapped window, which begins at a multiple of this. So all readers of a blob have the same ones.
 const WINDOW_MAPPED_BYTES: u64 = 1 << 20;
 /// Payload of the largest window after one that came from the disk.
-const WINDOW_COLD_BYTES: u64 = 1 << 20;
+const WINDOW_COLD_BYTES: u64 = READ_BYTES_MAX as u64;
 /// Such windows that are read ahead. With the one that is sent they are within a connection's share of the memory for
 /// reads. The kernel reads nothing ahead.
 const AHEAD: usize = 3;

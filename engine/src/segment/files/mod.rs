@@ -259,7 +259,7 @@ impl SegmentFiles {
         if let Err(what) = checked {
             // An intact header of another segment means a wrong file. With a rotten header, the records still identify
             // themselves.
-            if mode != OpenMode::ReadAsAsked || SegmentHeader::is_whole(header.filled()) {
+            if mode == OpenMode::Write || SegmentHeader::is_whole(header.filled()) {
                 return Err(rotten(what));
             }
             tracing::error!(path = %path.display(), %what, "the header of a segment is corrupt; its blobs are read by their own frames");

@@ -31,7 +31,7 @@ impl Spill {
         let (env, file) = (self.shared.env.clone(), Arc::clone(self.writer().file()));
         let client = self.writer().client();
         let mut hasher = Hasher::new(algorithm);
-        let window = READ_BYTES_MAX / 2;
+        let window = READ_BYTES_MAX;
         let mut entries = table.chunks(window / CHUNK_BYTES);
         let mut offset = 0;
         while offset < length {
