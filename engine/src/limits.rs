@@ -6,6 +6,8 @@
 pub const CHUNK_BYTES: usize = 64 << 10;
 /// Largest single read for a client, in bytes.
 pub const READ_BYTES_MAX: usize = 1 << 20;
+/// Least memory for reads, in bytes.
+pub const READ_BUDGET_BYTES_MIN: usize = 4 * READ_BYTES_MAX;
 /// Unit in which journal frames are written and padded. A torn write does not affect the next block.
 pub const JOURNAL_BLOCK_BYTES: usize = 4 << 10;
 /// Least number of bytes that a drive writes as a whole. A torn write has some of these units and not others.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::{
-    CHUNK_BYTES, JOURNAL_FILE_BYTES_MAX, LEADING_PAYLOAD_BYTES_MAX, READ_BYTES_MAX,
+    CHUNK_BYTES, JOURNAL_FILE_BYTES_MAX, LEADING_PAYLOAD_BYTES_MAX, READ_BUDGET_BYTES_MIN,
 };
 
 /// How a store behaves. The defaults suit a server with a few GiB of memory.
@@ -194,7 +194,7 @@ impl Options {
             (
                 "read_budget_bytes",
                 self.read_budget_bytes as u64,
-                2 * READ_BYTES_MAX as u64,
+                READ_BUDGET_BYTES_MIN as u64,
                 1 << 40,
             ),
             (

@@ -64,7 +64,7 @@ async fn read(file: &FileRef, offset: u64, count: usize) -> Vec<u8> {
 fn opening_reports_missing_and_existing_names() {
     on_all(async |io, directory| {
         let path = directory.join("a");
-        for mode in [OpenMode::Read, OpenMode::Write] {
+        for mode in [OpenMode::Read, OpenMode::ReadRandom, OpenMode::Write] {
             let missing = io.open(CALL, &path, mode).await.unwrap_err();
             assert_eq!(
                 (missing.kind(), missing.cause().raw_os_error()),
@@ -145,13 +145,15 @@ fn a_file_opened_for_reading_refuses_writes() {
     on_all(async |io, directory| {
         let path = directory.join("a");
         create(io, &path, b"abc").await;
-        let file = io.open(CALL, &path, OpenMode::Read).await.unwrap();
-        let refused = file
-            .write_at(CALL, 0, vec![Bytes::from_static(b"x")])
-            .await
-            .unwrap_err();
-        assert_eq!(refused.cause().raw_os_error(), Some(9));
-        assert_eq!(read(&file, 0, 3).await, b"abc");
+        for mode in [OpenMode::Read, OpenMode::ReadRandom] {
+            let file = io.open(CALL, &path, mode).await.unwrap();
+            let refused = file
+                .write_at(CALL, 0, vec![Bytes::from_static(b"x")])
+                .await
+                .unwrap_err();
+            assert_eq!(refused.cause().raw_os_error(), Some(9));
+            assert_eq!(read(&file, 0, 3).await, b"abc");
+        }
     });
 }
 
@@ -291,7 +293,7 @@ fn only_regular_files_are_opened() {
         let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         std::fs::create_dir(&inner).unwrap();
         for path in [&fifo, &socket, &inner] {
-            for mode in [OpenMode::Read, OpenMode::Write] {
+            for mode in [OpenMode::Read, OpenMode::ReadRandom, OpenMode::Write] {
                 io.open(CALL, path, mode).await.unwrap_err();
             }
         }

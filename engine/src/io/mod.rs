@@ -67,8 +67,9 @@ pub type DirRef = Arc<dyn Dir>;
 pub enum OpenMode {
     /// Existing file, reads only.
     Read,
-    /// Existing file, reads only, for a caller that reads ahead itself: the kernel reads only what is asked for.
-    ReadAsAsked,
+    /// Existing file, reads only, without the kernel's read-ahead (`POSIX_FADV_RANDOM`). Nor is there any for files that
+    /// are opened to write.
+    ReadRandom,
     /// Existing file, reads only: of what the drive has, if the file system allows it, and without a change to what is
     /// in the page cache. Offsets and the room of buffers are multiples of [`UNCACHED_ALIGN_BYTES`]. So is the count of
     /// a short read, except at the end of the file.

@@ -5,7 +5,7 @@
 //! which `segment` reads and checks; connections.
 //!
 //! Invariant: a client on which nothing moves holds a bounded part of a budget, and loses it when others need it. Of an
-//! answer that is not taken it holds one window.
+//! answer that is not taken it holds one window, and read-ahead, which it loses first.
 
 mod account;
 mod budget;

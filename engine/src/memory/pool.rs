@@ -19,7 +19,7 @@ use super::read_ahead::ReadAhead;
 use super::shared::{MemoryBudget, Permit};
 use crate::buffer::{Block, BlockOwner, Buffer};
 use crate::io::Clock;
-use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES, READ_BUDGET_BYTES_MIN, READ_BYTES_MAX};
 use crate::sync::Mutex;
 
 /// Sizes of blocks; a read takes the smallest that fits.
@@ -57,7 +57,7 @@ impl ReadPool {
     /// Creates a pool that never has more than `bytes`. A client that takes nothing for `stall` loses memory to
     /// those that wait.
     pub(crate) fn new(bytes: usize, stall: Duration, clock: Arc<dyn Clock>) -> Self {
-        let total = bytes.max(2 * READ_BYTES_MAX);
+        let total = bytes.max(READ_BUDGET_BYTES_MIN);
         let share = (total / 16).max(READ_BYTES_MAX);
         Self {
             memory: MemoryBudget::new(total, share, stall, clock),
@@ -81,9 +81,13 @@ impl ReadPool {
         wanted.min(part / chunk * chunk).max(chunk)
     }
 
-    /// Returns whether there is room to read ahead.
-    pub(crate) fn is_roomy(&self) -> bool {
-        self.memory.spare_bytes() >= self.memory.total_bytes() / 2
+    /// Returns whether there is room to read a window of `bytes` ahead.
+    pub(crate) fn has_room_ahead(&self, reading: &Reading, bytes: u64) -> bool {
+        let account = reading.account.as_ref().map(MemoryAccount::id);
+        let sizes = CLASSES.iter().filter(|size| **size as u64 >= bytes);
+        let block = sizes.min().copied().unwrap_or(READ_BYTES_MAX);
+        self.memory
+            .with(|budget| budget.has_room_ahead(account, block))
     }
 
     /// Notes that `ahead` may be dropped when memory is short.

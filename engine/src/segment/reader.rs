@@ -42,17 +42,17 @@ const WINDOW_HOT_BYTES: u64 = 256 << 10;
 const WINDOW_MAPPED_BYTES: u64 = 1 << 20;
 /// Payload of the largest window after one that came from the disk.
 const WINDOW_COLD_BYTES: u64 = READ_BYTES_MAX as u64;
-/// Such windows that are read ahead. With the one that is sent they are within a connection's share of the memory for
-/// reads. The kernel reads nothing ahead.
-const AHEAD: usize = 3;
+/// Such windows that are read ahead at most. With the one that is sent they are what a connection may have of 64 MiB for
+/// reads; less memory or more answers at once mean fewer.
+const WINDOWS_AHEAD_MAX: usize = 3;
 /// Bytes that are read from memory and checked at once. They are still in the processor's nearest caches when they are
 /// checked.
 const STEP_BYTES: usize = 128 << 10;
 /// Bytes of table that are read, checked and kept at once: 4 KiB, for 64 MiB of payload.
 const TABLE_SLICE_BYTES: usize = 4 << 10;
 const TABLE_SLICE_ENTRIES: u64 = (TABLE_SLICE_BYTES / 4) as u64;
-/// Bytes of table that are read at once to check a whole one: enough for 1 GiB of payload.
-const TABLE_READ_BYTES: u64 = 16 * TABLE_SLICE_BYTES as u64;
+/// Bytes of table that are read at once to check a whole one: enough for 4 GiB of payload.
+const TABLE_READ_BYTES: u64 = 64 * TABLE_SLICE_BYTES as u64;
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
@@ -303,7 +303,7 @@ impl BlobStream {
             let source = Arc::clone(&self.source);
             let check = |read: &[u8]| self.check_whole_chunks(&span, read, &mut checked);
             source
-                .fetch_payload(span.clone(), &self.reading, check)
+                .fetch_payload(span.clone(), &self.reading, STEP_BYTES, check)
                 .await?
         };
         self.check_rest(&span, fetched.buffer.filled(), checked)?;
@@ -376,7 +376,7 @@ impl BlobStream {
     /// Starts reading the next windows, if the last one came from the disk and there is memory.
     fn read_ahead(&mut self, cold: bool) {
         let pool = &self.source.context.pool;
-        while cold && self.ahead.len() < AHEAD && pool.is_roomy() {
+        while cold && self.ahead.len() < WINDOWS_AHEAD_MAX {
             let from = self
                 .ahead
                 .back()
@@ -385,11 +385,17 @@ impl BlobStream {
                 return;
             }
             let span = self.span_at(from);
+            if !pool.has_room_ahead(&self.reading, span.end - span.start) {
+                return;
+            }
             let (source, reading) = (Arc::clone(&self.source), self.reading.clone());
             let to_read = span.clone();
             let read = InFlight::start(async move {
-                let later = |_: &[u8]| Ok(());
-                source.fetch_payload(to_read, &reading, later).await
+                // It is checked later.
+                let unchecked = |_: &[u8]| Ok(());
+                source
+                    .fetch_payload(to_read, &reading, READ_BYTES_MAX, unchecked)
+                    .await
             });
             let next = Arc::new(NextWindow {
                 span,
@@ -525,6 +531,7 @@ impl Source {
         self: Arc<Self>,
         span: Range<u64>,
         reading: &Reading,
+        step: usize,
         check: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Fetched> {
         let start = self.places.payload;
@@ -533,29 +540,32 @@ impl Source {
         let dontcache = self.dontcache.as_deref();
         let dontcache = dontcache.filter(|_| !cache.was_read(segment, span.start));
         let file = dontcache.unwrap_or(self.file.file());
-        self.fetch_in_steps(file, in_file, reading, check).await
+        self.fetch_in_steps(file, in_file, reading, step, check)
+            .await
     }
 
     /// Reads a span of the file, from memory where possible.
     async fn fetch(self: Arc<Self>, span: Range<u64>, reading: &Reading) -> Result<Fetched> {
         let file = self.file.file();
-        self.fetch_in_steps(file, span, reading, |_| Ok(())).await
+        self.fetch_in_steps(file, span, reading, READ_BYTES_MAX, |_| Ok(()))
+            .await
     }
 
-    /// Reads a span of the file, from memory where possible. After each step from memory it passes all that was read so
-    /// far to `check`.
+    /// Reads a span of the file, from memory where possible, in steps of `step` bytes. After each it passes all that was
+    /// read so far to `check`. What is not in memory is read at once; the drive has begun with the step that met it.
     async fn fetch_in_steps(
         &self,
         file: &dyn File,
         span: Range<u64>,
         reading: &Reading,
+        step: usize,
         mut check: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Fetched> {
         let wanted = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
         let mut buffer = self.context.pool.take(wanted, reading).await;
         while buffer.len() < wanted {
             let at = span.start + buffer.len() as u64;
-            buffer.set_limit(wanted.min(buffer.len() + STEP_BYTES));
+            buffer.set_limit(wanted.min(buffer.len() + step));
             match file.read_cached(
                 Class::ForegroundRead.call().for_client(self.client),
                 at,

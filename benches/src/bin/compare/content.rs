@@ -162,8 +162,8 @@ mod tests {
         let all = content.bytes();
         let near = BLOCK_BYTES - 150;
         for (from, to) in [
-            (near, PIECE + 70),
-            (near + 3, PIECE),
+            (near, BLOCK_BYTES + 70),
+            (near + 3, BLOCK_BYTES),
             (2 * PIECE, all.len()),
             (5, 12),
         ] {

@@ -153,8 +153,7 @@ impl Fleet {
         }
     }
 
-    /// Stores blobs of these contents everywhere, and pulls each with its SHA-256 compared, which also makes it
-    /// resident. Not timed. With `files`, each is a file for the limits, too.
+    /// Stores blobs of these contents everywhere, and pulls each, which also makes it resident. Not timed. With `files`, each is a file for the limits, too.
     pub fn store(&self, contents: &[Content], files: bool) -> Result<Vec<Blob>, String> {
         let blobs: Vec<Blob> = contents
             .iter()

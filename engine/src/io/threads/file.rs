@@ -349,6 +349,12 @@ pub(super) fn length(descriptor: &OwnedFd) -> io::Result<u64> {
     u64::try_from(size).map_err(|negative| io::Error::new(io::ErrorKind::InvalidData, negative))
 }
 
+/// Keeps the kernel from reading more than it is asked for. If it refuses, reads have the same result.
+pub(super) fn disable_read_ahead(descriptor: &OwnedFd) {
+    let advised = rustix::fs::fadvise(descriptor, 0, None, Advice::Random);
+    advised.unwrap_or_default();
+}
+
 /// Calls `sync_file_range`, which rustix does not have. A file system that does not support it is no error, because the
 /// call makes nothing durable.
 fn sync_file_range(

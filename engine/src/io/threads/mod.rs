@@ -30,10 +30,9 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use self::file::{ThreadDir, ThreadFile};
+use self::file::{ThreadDir, ThreadFile, disable_read_ahead};
 use self::pool::{Blocking, Pool};
 use self::resolve::{LockedRoots, ResolvedPath};
-use self::uncached::without_read_ahead;
 use super::errno::operation_error;
 use super::{
     Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, OpenMode, Space,
@@ -75,13 +74,13 @@ impl Threads {
         self.pool.run(call, Blocking::Transfer, move || {
             let flags = match mode {
                 OpenMode::ReadUncached => return open_uncached(&pool, &place).map(wrap),
-                OpenMode::Read | OpenMode::ReadAsAsked => OFlags::RDONLY,
+                OpenMode::Read | OpenMode::ReadRandom => OFlags::RDONLY,
                 OpenMode::Write => OFlags::RDWR,
                 OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             };
             let descriptor = opening(&pool, || place.open_file(flags))?;
-            if mode == OpenMode::ReadAsAsked {
-                without_read_ahead(&descriptor);
+            if mode != OpenMode::Read {
+                disable_read_ahead(&descriptor);
             }
             Ok(wrap(ThreadFile::new(descriptor, pool)))
         })

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Advice, OFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
+use super::file::disable_read_ahead;
 use crate::buffer::Buffer;
 use crate::io::errno::operation_error;
 use crate::io::{IoResult, UNCACHED_ALIGN_BYTES};
@@ -29,7 +30,7 @@ impl Uncached {
     /// Describes a file that was opened; `direct` is whether direct I/O was accepted.
     pub(super) fn new(descriptor: &OwnedFd, direct: bool) -> Self {
         if !direct {
-            without_read_ahead(descriptor);
+            disable_read_ahead(descriptor);
         }
         Self {
             direct: AtomicBool::new(direct),
@@ -73,16 +74,10 @@ impl Uncached {
         let flags = rustix::fs::fcntl_getfl(descriptor).map_err(operation_error)?;
         let set = rustix::fs::fcntl_setfl(descriptor, flags - OFlags::DIRECT);
         set.map_err(operation_error)?;
-        without_read_ahead(descriptor);
+        disable_read_ahead(descriptor);
         self.direct.store(false, Ordering::Release);
         Ok(())
     }
-}
-
-/// Keeps the kernel from reading more than it is asked for. If it refuses, reads have the same result.
-pub(super) fn without_read_ahead(descriptor: &OwnedFd) {
-    let advised = rustix::fs::fadvise(descriptor, 0, None, Advice::Random);
-    advised.unwrap_or_default();
 }
 
 /// Reads what is in the page cache, as whole blocks; `None` if the first block is not there.

@@ -149,6 +149,24 @@ impl ReadAhead for Slot {
     fn give_up(&self) {}
 }
 
+/// Guards: nothing is read ahead that would wait for the account's own bytes, or that leaves less than half of the
+/// budget to others.
+#[test]
+fn read_ahead_has_room_within_share_and_half_of_the_budget() {
+    let mut budget = budget();
+    let (account, _signals) = client(&mut budget);
+    let taken = budget.ask(MemoryPriority::Bulk, Some(account), 48 * K);
+    assert!(taken.granted.is_none());
+    assert!(budget.has_room_ahead(Some(account), 16 * K));
+    assert!(!budget.has_room_ahead(Some(account), 32 * K));
+    assert!(budget.has_room_ahead(None, 32 * K));
+    let parked = budget.ask(MemoryPriority::Bulk, Some(account), 32 * K);
+    assert!(parked.granted.is_some());
+    assert!(!budget.has_room_ahead(Some(account), 8 * K));
+    let _others = budget.ask(MemoryPriority::Bulk, None, 300 * K);
+    assert!(!budget.has_room_ahead(None, 8 * K));
+}
+
 /// Guards: an account whose large answers use all of its share still gets small ones. A wait for its own bytes drops
 /// its read-ahead even if no other account waits. A wait that is given up lets the next one of the account continue.
 #[test]

@@ -62,7 +62,6 @@ impl SegmentFiles {
                 clock.sleep(PAUSE).await;
             }
         }
-        self.open_admitted(id, OpenMode::ReadAsAsked, admitted)
-            .await
+        self.open_admitted(id, OpenMode::ReadRandom, admitted).await
     }
 }

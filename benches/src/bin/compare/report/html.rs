@@ -24,11 +24,12 @@ const ABOUT: [(&str, &str); 11] = [
     (
         "cold-pull",
         "Before each pull the files are synced and dropped from the page cache (posix_fadvise). The drive's \
-      limit is a buffered sequential read of the same files in one thread each.",
+      limit is a buffered sequential read of the same files in one thread each, which compares nothing.",
     ),
     (
         "tls-pull",
-        "TLS 1.3 with AES-256-GCM. HTTP/1.1 by the load client, HTTP/2 by curl, which costs more than a server.",
+        "TLS 1.3 with AES-256-GCM. HTTP/1.1 by the load client, HTTP/2 by curl, which costs more than a server. What \
+      curl pulls is compared by its SHA-256 once, and not while it is timed.",
     ),
     (
         "small-gets",
@@ -129,7 +130,7 @@ fn method(out: &mut String, report: &Report) {
         "<p>All servers run on the same disk with durability on and their defaults otherwise. In each round every \
          server is measured once, one after the other, in alternating order. Figures are medians of the rounds, with \
          the lowest and the highest. Ratios are medians of the ratios in each round. {shared} Every push has unique \
-         random content, and the client compares every byte that it pulls with what was pushed. A limit does only what \
+         random content, and the load client compares every byte that it pulls with what was pushed. A limit does only what \
          no server can avoid: the write loop sends a mapped file to the socket, nginx uses sendfile. Neither checks \
          what it sends; Tonnage checks every chunk.</p>\n\
          <p class=\"key\" aria-hidden=\"true\"><span class=\"tonnage\"></span>Tonnage\

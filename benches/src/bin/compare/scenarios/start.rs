@@ -25,7 +25,6 @@ const READY: &str = "ready to be killed";
 pub fn run(bench: &mut Bench) -> Result<(), String> {
     let program = bench.program()?.path;
     let counts = bench.sizes.start.clone();
-    let most = counts.iter().max().copied().unwrap_or_default();
     for count in counts {
         // Measured: about 3 KiB a blob with its journal.
         bench.need_space((count * 4096).max(GIB))?;
@@ -36,11 +35,6 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
         std::fs::remove_dir_all(folder.path().join("data"))
             .map_err(|e| format!("empty the store: {e}"))?;
         fill_and_kill(&folder.path().join("data"), count)?;
-        let label = if count == most {
-            "most blobs".into()
-        } else {
-            format!("{count} blobs")
-        };
         for how in ["after kill -9", "after a clean stop"] {
             let (running, started) = start(&program, folder.path())?;
             let values = Values::from([
@@ -51,7 +45,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
                     started.rss_anon_kib.saturating_sub(empty) as f64 * 1024.0 / count as f64,
                 ),
             ]);
-            let case = format!("{label}, {how}");
+            let case = format!("{count} blobs, {how}");
             bench.report.add(
                 NAME,
                 &case,
