@@ -67,8 +67,7 @@ pub type DirRef = Arc<dyn Dir>;
 pub enum OpenMode {
     /// Existing file, reads only.
     Read,
-    /// Existing file, reads only, without the kernel's read-ahead (`POSIX_FADV_RANDOM`). Nor is there any for files that
-    /// are opened to write.
+    /// Existing file, reads only, without the kernel's read-ahead (`POSIX_FADV_RANDOM`).
     ReadRandom,
     /// Existing file, reads only: of what the drive has, if the file system allows it, and without a change to what is
     /// in the page cache. Offsets and the room of buffers are multiples of [`UNCACHED_ALIGN_BYTES`]. So is the count of
@@ -76,7 +75,7 @@ pub enum OpenMode {
     ReadUncached,
     /// Existing file, reads and writes.
     Write,
-    /// New file, reads and writes; `AlreadyExists` if the name is taken.
+    /// New file, reads and writes, without the kernel's read-ahead; `AlreadyExists` if the name is taken.
     CreateNew,
 }
 

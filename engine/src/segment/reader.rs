@@ -42,8 +42,8 @@ const WINDOW_HOT_BYTES: u64 = 256 << 10;
 const WINDOW_MAPPED_BYTES: u64 = 1 << 20;
 /// Payload of the largest window after one that came from the disk.
 const WINDOW_COLD_BYTES: u64 = READ_BYTES_MAX as u64;
-/// Such windows that are read ahead at most. With the one that is sent they are what a connection may have of 64 MiB for
-/// reads; less memory or more answers at once mean fewer.
+/// Such windows that are read ahead at most. With the one that is sent they are the share of a connection in 64 MiB for
+/// reads. Less memory or more answers at once mean fewer.
 const WINDOWS_AHEAD_MAX: usize = 3;
 /// Bytes that are read from memory and checked at once. They are still in the processor's nearest caches when they are
 /// checked.
@@ -551,8 +551,8 @@ impl Source {
             .await
     }
 
-    /// Reads a span of the file, from memory where possible, in steps of `step` bytes. After each it passes all that was
-    /// read so far to `check`. What is not in memory is read at once; the drive has begun with the step that met it.
+    /// Reads a span of the file, from memory where possible, in steps of `step` bytes. After each step from memory it
+    /// passes all that was read so far to `check`. The rest is read at once.
     async fn fetch_in_steps(
         &self,
         file: &dyn File,
@@ -622,7 +622,7 @@ impl Source {
         while at < end {
             let to = (at + TABLE_READ_BYTES).min(end);
             let slice = Arc::clone(&self)
-                .fetch(at..to, &Reading::internal())
+                .fetch(at..to, &Reading::content(to - at))
                 .await?;
             let table = slice.buffer.filled();
             computed.update(table);

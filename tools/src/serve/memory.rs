@@ -9,10 +9,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Free memory that may stay resident, in bytes.
 const SPARE_BYTES: usize = 32 << 20;
 
-/// Returns what opening the store has freed, such as buffers of the journal, and starts the thread that checks while the
-/// process runs. If it cannot be started, the registry serves without it.
+/// Returns what opening the store has freed, such as buffers of the journal, and starts the thread that checks while
+/// the process runs. If it cannot be started, the registry serves without it.
 ///
-/// The first takes milliseconds on the caller's thread, which serves nobody yet.
+/// Returning memory takes milliseconds on the caller's thread, which serves nobody yet.
 pub(super) fn start() {
     release_free_memory(0);
     let thread = std::thread::Builder::new().name("tonnage-memory".to_owned());

@@ -153,7 +153,8 @@ impl Fleet {
         }
     }
 
-    /// Stores blobs of these contents everywhere, and pulls each, which also makes it resident. Not timed. With `files`, each is a file for the limits, too.
+    /// Stores blobs of these contents everywhere, and pulls each, so that it is resident. Not timed. With `files`,
+    /// each is a file for the limits, too.
     pub fn store(&self, contents: &[Content], files: bool) -> Result<Vec<Blob>, String> {
         let blobs: Vec<Blob> = contents
             .iter()

@@ -79,7 +79,7 @@ impl Threads {
                 OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             };
             let descriptor = opening(&pool, || place.open_file(flags))?;
-            if mode != OpenMode::Read {
+            if matches!(mode, OpenMode::ReadRandom | OpenMode::CreateNew) {
                 disable_read_ahead(&descriptor);
             }
             Ok(wrap(ThreadFile::new(descriptor, pool)))

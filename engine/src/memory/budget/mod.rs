@@ -113,8 +113,8 @@ impl Budget {
         }
     }
 
-    /// Returns whether bulk memory for read-ahead may be requested: it is granted at once, and half of the budget is
-    /// left. A request beyond the share of the account would free what the account has read ahead.
+    /// Returns whether bulk memory for read-ahead may be requested: it would be granted at once, and half of the budget
+    /// is left. A request beyond the share of the account would free what the account has read ahead.
     pub(super) fn has_room_ahead(&self, account: Option<Id>, bytes: usize) -> bool {
         let account = account.and_then(|id| self.accounts.get(&id));
         account.is_none_or(|account| !account.is_beyond(self.share, bytes))

@@ -135,16 +135,22 @@ impl Budget {
 
     /// Decides what is freed at `now`, for `asking` and for all others that wait.
     ///
-    /// An account that waits for its own bytes drops its read-ahead. Bulk waiters are served in portions, so that not
-    /// all clients are revoked at once.
+    /// An account that waits for its own bytes drops that much read-ahead, the newest first. Bulk waiters are served
+    /// in portions, so that not all clients are revoked at once.
     pub(in crate::memory) fn relieve(&mut self, now: Duration, asking: Option<Id>) -> Relief {
         let mut relief = Relief::default();
         if let Some(asking) = asking.and_then(|id| self.accounts.get(&id))
             && !asking.parked.is_empty()
         {
-            relief
-                .ahead
-                .extend(asking.ahead.iter().filter_map(Weak::upgrade));
+            let parked: usize = asking.parked.iter().map(|waiter| waiter.bytes).sum();
+            let mut beyond = (asking.bulk + parked).saturating_sub(self.share);
+            for slot in asking.ahead.iter().rev().filter_map(Weak::upgrade) {
+                if beyond == 0 {
+                    break;
+                }
+                beyond = beyond.saturating_sub(slot.bytes());
+                relief.ahead.push(slot);
+            }
         }
         if !self.is_short() || is_lately(self.scanned, now) {
             return relief;

@@ -140,17 +140,17 @@ fn waiters_are_served_in_turn() {
 
 /// A window that is read ahead, until it is given up.
 #[derive(Debug)]
-struct Slot;
+struct Slot(usize);
 
 impl ReadAhead for Slot {
     fn bytes(&self) -> usize {
-        64 * K
+        self.0
     }
     fn give_up(&self) {}
 }
 
 /// Guards: nothing is read ahead that would wait for the account's own bytes, or that leaves less than half of the
-/// budget to others.
+/// budget to others. A wait for own bytes drops as much read-ahead as it needs, the newest first.
 #[test]
 fn read_ahead_has_room_within_share_and_half_of_the_budget() {
     let mut budget = budget();
@@ -160,10 +160,15 @@ fn read_ahead_has_room_within_share_and_half_of_the_budget() {
     assert!(budget.has_room_ahead(Some(account), 16 * K));
     assert!(!budget.has_room_ahead(Some(account), 32 * K));
     assert!(budget.has_room_ahead(None, 32 * K));
+    let slots: [Arc<dyn ReadAhead>; 2] = [Arc::new(Slot(32 * K)), Arc::new(Slot(16 * K))];
+    slots.iter().for_each(|slot| budget.ahead(account, slot));
     let parked = budget.ask(MemoryPriority::Bulk, Some(account), 32 * K);
     assert!(parked.granted.is_some());
+    let relief = budget.relieve(STALL, Some(account));
+    assert!(relief.ahead.len() == 1 && Arc::ptr_eq(&relief.ahead[0], &slots[1]));
     assert!(!budget.has_room_ahead(Some(account), 8 * K));
-    let _others = budget.ask(MemoryPriority::Bulk, None, 300 * K);
+    let others = budget.ask(MemoryPriority::Bulk, None, 300 * K);
+    assert!(others.granted.is_none());
     assert!(!budget.has_room_ahead(None, 8 * K));
 }
 
@@ -173,7 +178,7 @@ fn read_ahead_has_room_within_share_and_half_of_the_budget() {
 fn a_used_up_share_does_not_delay_small_answers() {
     let mut budget = budget();
     let (id, _) = client(&mut budget);
-    let ahead: Arc<dyn ReadAhead> = Arc::new(Slot);
+    let ahead: Arc<dyn ReadAhead> = Arc::new(Slot(64 * K));
     assert!(
         budget
             .ask(MemoryPriority::Bulk, Some(id), 32 * K)

@@ -130,9 +130,9 @@ fn method(out: &mut String, report: &Report) {
         "<p>All servers run on the same disk with durability on and their defaults otherwise. In each round every \
          server is measured once, one after the other, in alternating order. Figures are medians of the rounds, with \
          the lowest and the highest. Ratios are medians of the ratios in each round. {shared} Every push has unique \
-         random content, and the load client compares every byte that it pulls with what was pushed. A limit does only what \
-         no server can avoid: the write loop sends a mapped file to the socket, nginx uses sendfile. Neither checks \
-         what it sends; Tonnage checks every chunk.</p>\n\
+         random content, and the load client compares every byte that it pulls with what was pushed. A limit does \
+         only what no server can avoid: the write loop sends a mapped file to the socket, nginx uses sendfile. \
+         Neither checks what it sends; Tonnage checks every chunk.</p>\n\
          <p class=\"key\" aria-hidden=\"true\"><span class=\"tonnage\"></span>Tonnage\
          <span class=\"peer\"></span>other registries<span class=\"limit\"></span>limits</p>"
     );
