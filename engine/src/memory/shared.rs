@@ -63,11 +63,6 @@ impl MemoryBudget {
         self.with(|budget| budget.free())
     }
 
-    /// Returns the whole budget in bytes.
-    pub(crate) fn total_bytes(&self) -> usize {
-        self.with(|budget| budget.total())
-    }
-
     /// Returns the bytes that bulk reads may take at once: none while others wait for them.
     pub(super) fn spare_bytes(&self) -> usize {
         self.with(|budget| budget.spare())

@@ -87,10 +87,6 @@ impl Budget {
         }
     }
 
-    pub(super) fn total(&self) -> usize {
-        self.total
-    }
-
     /// Returns all but the reserve.
     pub(super) fn bulk(&self) -> usize {
         self.total - self.reserve

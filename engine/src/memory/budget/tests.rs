@@ -161,7 +161,9 @@ fn read_ahead_has_room_within_share_and_half_of_the_budget() {
     assert!(!budget.has_room_ahead(Some(account), 32 * K));
     assert!(budget.has_room_ahead(None, 32 * K));
     let slots: [Arc<dyn ReadAhead>; 2] = [Arc::new(Slot(32 * K)), Arc::new(Slot(16 * K))];
-    slots.iter().for_each(|slot| budget.ahead(account, slot));
+    for slot in &slots {
+        budget.ahead(account, slot);
+    }
     let parked = budget.ask(MemoryPriority::Bulk, Some(account), 32 * K);
     assert!(parked.granted.is_some());
     let relief = budget.relieve(STALL, Some(account));
