@@ -84,8 +84,8 @@ impl ReadPool {
     /// Returns whether there is room to read a window of `bytes` ahead.
     pub(crate) fn has_room_ahead(&self, reading: &Reading, bytes: u64) -> bool {
         let account = reading.account.as_ref().map(MemoryAccount::id);
-        let sizes = CLASSES.iter().filter(|size| **size as u64 >= bytes);
-        let block = sizes.min().copied().unwrap_or(READ_BYTES_MAX);
+        let block = CLASSES.into_iter().find(|size| *size as u64 >= bytes);
+        let block = block.unwrap_or(READ_BYTES_MAX);
         self.memory
             .with(|budget| budget.has_room_ahead(account, block))
     }
