@@ -49,9 +49,8 @@ struct Options {
     /// Folder on the disk to measure; temporary folders are made in it.
     #[arg(long, value_name = "DIR", default_value = "target")]
     folder: PathBuf,
-    /// Measure nothing, but read results that were written by --json, several times: where two have a scenario, the
-    /// later one counts.
-    #[arg(long, value_name = "FILE")]
+    /// Measure nothing, but read results that were written by --json: where two have a scenario, the later one counts.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     from: Vec<PathBuf>,
     /// Also write everything as JSON into this file.
     #[arg(long, value_name = "FILE")]

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::tls::Certificate;
+
 const MODULE: &str = "github.com/distribution/distribution/v3/cmd/registry";
 
 /// Builds the version that `benches/peers/go.mod` pins.
@@ -23,11 +25,15 @@ pub fn build() -> Result<PathBuf, String> {
     }
 }
 
-pub fn config(data: &Path, address: SocketAddr) -> String {
+pub fn config(data: &Path, address: SocketAddr, tls: Option<&Certificate>) -> String {
     let data = data.display();
+    let tls = tls.map_or(String::new(), |tls| {
+        let (certificate, key) = (tls.certificate.display(), tls.key.display());
+        format!(", tls: {{certificate: {certificate}, key: {key}}}")
+    });
     format!(
         "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
          storage:\n  cache: {{blobdescriptor: inmemory}}\n  filesystem: {{rootdirectory: {data}}}\n  \
-         delete: {{enabled: true}}\nhttp: {{addr: \"{address}\"}}\n"
+         delete: {{enabled: true}}\nhttp: {{addr: \"{address}\"{tls}}}\n"
     )
 }

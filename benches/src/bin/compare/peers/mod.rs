@@ -6,7 +6,7 @@
 mod distribution;
 mod zot;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -124,8 +124,8 @@ impl Program {
         }
         let (address, config) = (free_address()?, folder.join("config"));
         let text = match self.kind {
-            Kind::Zot => zot::config(&folder.join("data"), address),
-            _ => distribution::config(&folder.join("data"), address),
+            Kind::Zot => zot::config(&folder.join("data"), address, tls),
+            _ => distribution::config(&folder.join("data"), address, tls),
         };
         std::fs::write(&config, text).map_err(|e| format!("write {}: {e}", config.display()))?;
         let mut command = Command::new(&self.path);
@@ -134,7 +134,10 @@ impl Program {
             .arg("serve")
             .arg(config);
         let mut process = Process::start(&self.name, command, &folder.join("log"))?;
-        process.wait_until(|| answers(address))?;
+        process.wait_until(|| match tls {
+            None => answers(address),
+            Some(_) => TcpStream::connect(address).is_ok(),
+        })?;
         Ok(Started {
             address,
             admin: None,

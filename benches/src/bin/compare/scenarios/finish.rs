@@ -9,7 +9,7 @@ const CASES: [&str; 3] = ["smallest blob", "middle blob", "largest blob"];
 
 pub fn run(bench: &mut Bench) -> Result<(), String> {
     let (sizes, rounds) = (bench.sizes.finish, bench.sizes.rounds);
-    let members = bench.only_tonnage(&[]);
+    let members = bench.members(&[]);
     for (case, length) in CASES.into_iter().zip(sizes) {
         // Beside the blob, so that the drive is not nearly full while it is measured.
         if let Err(why) = bench.need_space(length + length / 2) {

@@ -24,7 +24,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
                 .collect::<Vec<_>>(),
         );
     }
-    let members = bench.only_tonnage(&[]);
+    let members = bench.members(&[]);
     bench.fresh_rounds(NAME, rounds, &members, |server, round| {
         let seed = seed + ((round as u64) << 24);
         let work = Work::PushSmall { seed, length };

@@ -19,8 +19,9 @@ const NAME: &str = "tls-pull";
 
 pub fn run(bench: &mut Bench) -> Result<(), String> {
     let (large, repeat, rounds) = (bench.sizes.large, bench.sizes.repeat, bench.sizes.rounds);
-    bench.need_space(2 * large)?;
-    let fleet = bench.fleet(NAME, &bench.only_tonnage(&[Limit::Nginx]), true)?;
+    let members = bench.members(&[Limit::Nginx]);
+    bench.need_space(large * members.len() as u64)?;
+    let fleet = bench.fleet(NAME, &members, true)?;
     let content = bench.content(large);
     let blobs = fleet.store(&[content], true)?;
     let blob = blobs.first().ok_or("no blob")?;
