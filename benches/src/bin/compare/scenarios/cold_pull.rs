@@ -1,8 +1,9 @@
 //! Pulls of blobs that are not in the page cache: one blob, and eight different ones at once.
 //!
 //! Before each, the files of the server are synced and dropped by `posix_fadvise`. "read from the drive" shows whether
-//! they were cold. The hot pull after it is the other limit, beside the drive's. Before each round the registries are
-//! restarted, because the kernel keeps what a process has mapped.
+//! they were cold. The hot pull after it is the other limit, beside the drive's. Before each case the registries are
+//! restarted: the kernel keeps what a process has mapped, and then a cold pull would use memory that was free for long,
+//! which costs a virtual machine more than memory that was just freed.
 
 use std::path::PathBuf;
 
@@ -16,7 +17,9 @@ use crate::report::{Role, Values};
 
 const NAME: &str = "cold-pull";
 const AT_ONCE: u64 = 8;
-const SHAPES: [(&str, &str, usize); 2] = [
+/// The names of the cold and of the hot case, and the connections.
+type Shape = (&'static str, &'static str, usize);
+const SHAPES: [Shape; 2] = [
     ("one blob", "one blob, hot", 1),
     ("8 blobs at once", "8 blobs at once, hot", AT_ONCE as usize),
 ];
@@ -33,9 +36,9 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
         .collect();
     let stored = [fleet.store(&one, true)?, fleet.store(&several, true)?];
     for _ in 0..rounds {
-        fleet.restart_registries(&members)?;
-        bench.rounds(NAME, 1, &fleet, |server| pull(server, &stored))?;
-        for ((case, _, _), blobs) in SHAPES.into_iter().zip(&stored) {
+        for (shape, blobs) in SHAPES.into_iter().zip(&stored) {
+            fleet.restart_registries(&members)?;
+            bench.rounds(NAME, 1, &fleet, |server| pull(server, shape, blobs))?;
             evict(&fleet.www)?;
             let paths = blobs
                 .iter()
@@ -46,7 +49,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
             let values = Values::from([("rate".into(), drive::read_cold(&files)?)]);
             bench.report.add(
                 NAME,
-                case,
+                shape.0,
                 Per::Bytes,
                 (drive::reader(), Role::Limit),
                 values,
@@ -56,21 +59,20 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     Ok(())
 }
 
-fn pull(server: &Server, stored: &[Vec<Blob>; 2]) -> Result<Measured, String> {
-    let mut all = Vec::new();
-    for ((cold, hot, connections), blobs) in SHAPES.into_iter().zip(stored) {
-        server.evict()?;
-        for case in [cold, hot] {
-            let work = Work::Pull {
-                blobs: blobs.clone(),
-            };
-            let until = Until::Count(blobs.len() as u64);
-            all.push((
-                case,
-                Per::Bytes,
-                server.measure(connections, until, work, Per::Bytes)?,
-            ));
-        }
-    }
-    Ok(all)
+/// Pulls cold, then hot.
+fn pull(
+    server: &Server,
+    (cold, hot, connections): Shape,
+    blobs: &[Blob],
+) -> Result<Measured, String> {
+    server.evict()?;
+    let pull = |case| {
+        let work = Work::Pull {
+            blobs: blobs.to_vec(),
+        };
+        let until = Until::Count(blobs.len() as u64);
+        let values = server.measure(connections, until, work, Per::Bytes)?;
+        Ok((case, Per::Bytes, values))
+    };
+    [cold, hot].into_iter().map(pull).collect()
 }
