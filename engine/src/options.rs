@@ -16,7 +16,7 @@ pub struct Options {
     /// Blobs below this go into shared segments; larger ones stream into a segment of their own.
     pub spill_threshold_bytes: u64,
     /// Memory for the bytes of all unfinished uploads together, in bytes. When it is used up, uploads spill to disk
-    /// earlier. The last quarter is for small ones.
+    /// earlier. The last quarter is for small ones, and one client never gets more than is left to others.
     pub staging_budget_bytes: usize,
     /// Memory for reads that are being sent to clients, in bytes.
     pub read_budget_bytes: usize,

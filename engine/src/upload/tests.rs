@@ -17,7 +17,7 @@ use crate::extent::{Extent, Layout};
 use crate::finished_blob::FinishedBlob;
 use crate::limits::SMALL_CONTENT_BYTES;
 use crate::options::Options;
-use crate::vocabulary::{UploadClaim, UploadId, UploadSpec};
+use crate::vocabulary::{ClientId, UploadClaim, UploadId, UploadSpec};
 
 const CHUNK: usize = 64 << 10;
 const WINDOW: usize = 128 << 10;
@@ -568,17 +568,26 @@ fn a_used_up_staging_budget_stops_nobody() {
             ..small_options()
         };
         let bench = Arc::new(Workbench::open(dir.path(), 1, &options).await);
-        let idle: Vec<_> = (0..3).map(|_| bench.begin(Algorithm::Sha256)).collect();
-        for id in &idle {
-            write(&mut bench.upload(*id).await, &content(1, 400_000), 10_000).await;
+        // Of several clients, because one gets only a part.
+        let idle = [(1, 380_000), (2, 250_000), (3, 200_000)].map(|(client, length)| {
+            let claim = UploadClaim {
+                client: ClientId(client),
+                ..UploadClaim::default()
+            };
+            (bench.begin(Algorithm::Sha256), claim, content(1, length))
+        });
+        for (id, claim, bytes) in &idle {
+            let opened = bench.uploads.open(*id, REPOSITORY, *claim);
+            write(&mut opened.await.unwrap(), bytes, 10_000).await;
         }
         let bytes = content(2, 300_000);
         let digest = Digest::of(Algorithm::Sha256, &bytes);
         let pushes = (0..4).map(|_| push(&bench, &bytes, 10_000, digest));
         for blob in futures_util::future::join_all(pushes).await {
+            assert_eq!(blob.extent().layout, Layout::Trailing, "it spilled");
             assert_reads(&bench, digest, blob.extent(), &bytes).await;
         }
-        for id in idle {
+        for (id, ..) in idle {
             bench.uploads.cancel(id, REPOSITORY).unwrap();
         }
         let blob = push(&bench, &bytes, 10_000, digest).await;

@@ -137,6 +137,7 @@ impl Body {
     /// Counts what follows as work of `client`, which takes turns with others.
     pub(super) fn set_client(&mut self, client: ClientId) {
         self.client = client;
+        self.staged.set_client(client);
         if let BodyStorage::Spilled(spill) = &mut self.storage {
             spill.set_client(client);
         }
