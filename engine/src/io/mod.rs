@@ -6,7 +6,7 @@
 //! Invariants of every implementation:
 //! - Every operation carries a [`Call`]: its purpose and its call site. It never changes what the operation does.
 //! - A buffer passed to an operation belongs to the implementation until its future resolves. An operation whose future
-//!   is dropped still runs to its end and keeps its buffers until then.
+//!   is dropped still runs to its end and keeps its buffers until then; but a read may not be begun any more.
 //! - `read_at` and `write_at` may move fewer bytes than asked; [`exact`] has the only loops.
 //! - `sync_data` covers every `write_at`, `allocate` and `set_len` whose future resolved before the call, file size
 //!   included. `write_and_sync` covers its own bytes, too. [`Dir::sync`] covers the entries of one directory. Nothing

@@ -20,10 +20,12 @@ mod pages;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 pub(super) use self::arena::FileWindows;
 use self::arena::{Arena, Slot};
 use super::errno::operation_error;
-use super::threads::pool::{Blocking, Pool};
+use super::threads::pool::{Blocking, Pool, awaiting};
 use super::{Call, IoFuture, Mapping};
 
 pub use self::page_faults::FaultWatch;
@@ -72,10 +74,12 @@ impl Mapping for MappedWindow {
     }
 
     fn load(self: Arc<Self>, call: Call) -> IoFuture<()> {
+        let (done, result) = oneshot::channel();
         let pool = Arc::clone(&self.pool);
-        pool.run(call, Blocking::Transfer, move || {
+        pool.run_read_into(call, done, move || {
             self.slot.pages().populate().map_err(operation_error)
-        })
+        });
+        awaiting(result, Blocking::Transfer)
     }
 }
 

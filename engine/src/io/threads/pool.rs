@@ -118,14 +118,40 @@ impl Pool {
         done: oneshot::Sender<IoResult<T>>,
         operation: impl FnOnce() -> IoResult<T> + Send + 'static,
     ) {
-        let (urgency, counts) = (call.class as u8, Arc::clone(&self.counts));
-        let lane = self.lane(call.class, blocking);
-        lane.submit(urgency, call.client, move || {
+        self.submit(call, blocking, move |counts| {
             let result = operation();
             counts.count(call.class, &result);
             // The caller may have dropped its future; the operation and its buffers end here then.
             drop(done.send(result));
         });
+    }
+
+    /// Queues a read immediately; its result goes to `done`. If the caller drops its future before the read begins, the
+    /// drive reads nothing for it.
+    pub(in crate::io) fn run_read_into<T: Send + 'static>(
+        &self,
+        call: Call,
+        done: oneshot::Sender<IoResult<T>>,
+        read: impl FnOnce() -> IoResult<T> + Send + 'static,
+    ) {
+        self.submit(call, Blocking::Transfer, move |counts| {
+            if !done.is_closed() {
+                let result = read();
+                counts.count(call.class, &result);
+                drop(done.send(result));
+            }
+        });
+    }
+
+    fn submit(
+        &self,
+        call: Call,
+        blocking: Blocking,
+        operation: impl FnOnce(&OperationCounts) + Send + 'static,
+    ) {
+        let (urgency, counts) = (call.class as u8, Arc::clone(&self.counts));
+        let lane = self.lane(call.class, blocking);
+        lane.submit(urgency, call.client, move || operation(&counts));
     }
 
     /// Counts a window that was mapped, which needs no thread of the pool.
@@ -218,6 +244,22 @@ mod tests {
         drop(pool);
         open.send(()).unwrap();
         assert_eq!(ends.recv_timeout(NEVER).unwrap(), 2);
+    }
+
+    /// Guards: a read whose future is dropped before it begins is not done, so the drive reads nothing that no request
+    /// needs.
+    #[test]
+    fn a_read_that_nobody_waits_for_is_not_begun() {
+        let pool = Pool::start().unwrap();
+        let (told, ends) = mpsc::channel();
+        let (done, result) = oneshot::channel();
+        drop(result);
+        pool.run_read_into(Class::ForegroundRead.call(), done, move || {
+            told.send(()).unwrap_or_default();
+            Ok(())
+        });
+        let end = ends.recv_timeout(NEVER);
+        assert_eq!(end, Err(mpsc::RecvTimeoutError::Disconnected));
     }
 
     /// Guards: files are closed in a lane of their own, so closing large ones delays nothing else, and can be waited

@@ -3,7 +3,8 @@
 //! Owns: [`Operation`]: the file, the buffer, and where the result goes. Refuses: how it is done.
 //!
 //! Invariant: an operation ends in exactly one of [`Operation::finish`], [`Operation::finish_unsynced`],
-//! [`Operation::hand_over`], [`Operation::hand_over_sync`] and [`Operation::abandon`]. Each consumes it.
+//! [`Operation::hand_over`], [`Operation::hand_over_sync`], [`Operation::discard`] and [`Operation::abandon`]. Each
+//! consumes it.
 
 use std::io;
 
@@ -66,19 +67,24 @@ impl Operation {
         }
     }
 
-    /// Returns whether the threads may do a transfer that ended with this error: the ring did not do it, and a second
-    /// attempt does no harm. A sync is never repeated.
+    /// Returns whether nobody waits for it any more, so that it need not begin. Only a read is not begun then: the
+    /// bytes of a write, and what a sync makes durable, matter to others.
+    pub(super) fn is_unwanted(&self) -> bool {
+        matches!(&self.task, Task::Read { reply, .. } if reply.is_closed())
+    }
+
+    /// Returns whether the threads may do what ended with this error: the ring did not do it, and a second attempt does
+    /// no harm. A sync that was begun is never repeated.
     pub(super) fn may_hand_over(&self, errno: Errno) -> bool {
         let is_past_cache =
             matches!(self.task, Task::Read { .. }) && self.file.access() != Access::Cached;
         match errno {
-            // Interrupted; it would have to wait; no worker could be started; forbidden or unknown in a ring.
-            Errno::INTR
-            | Errno::AGAIN
-            | Errno::CANCELED
-            | Errno::OPNOTSUPP
-            | Errno::PERM
-            | Errno::NOSYS => !matches!(self.task, Task::Sync { .. }),
+            // No worker could be started, so it was not begun.
+            Errno::CANCELED => true,
+            // Interrupted; it would have to wait; forbidden or unknown in a ring.
+            Errno::INTR | Errno::AGAIN | Errno::OPNOTSUPP | Errno::PERM | Errno::NOSYS => {
+                !matches!(self.task, Task::Sync { .. })
+            }
             // The file system accepted direct I/O at the open only; the threads find another way, and may have found it
             // for another read meanwhile.
             Errno::INVAL => is_past_cache,
@@ -127,9 +133,7 @@ impl Operation {
         let (call, file, offset) = (self.call, self.file, self.offset);
         match self.task {
             Task::Read { buffer, reply } => {
-                pool.run_into(call, Blocking::Transfer, reply, move || {
-                    file.read(offset, buffer)
-                });
+                pool.run_read_into(call, reply, move || file.read(offset, buffer));
             }
             Task::Write {
                 slices,
@@ -159,6 +163,11 @@ impl Operation {
                 file.sync().map(|()| count)
             });
         }
+    }
+
+    /// Ends what was not begun, because nobody waits for it.
+    pub(super) fn discard(self, pool: &Pool) {
+        close(self.file, pool);
     }
 
     /// Tells the caller that it never ended, and returns what the kernel may still use.

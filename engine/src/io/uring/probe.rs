@@ -120,7 +120,8 @@ fn one(
     match ended.pop() {
         Some(Ended::Done(operation, _, Ok(count))) if count == CONTENT.len() => Ok(operation),
         Some(Ended::Done(_, _, Err(errno)) | Ended::Unsynced(_, _, errno)) => Err(failed(errno)),
-        _ => {
+        Some(Ended::Written(..)) => Err(failed(Errno::CANCELED)),
+        Some(Ended::Done(..)) | None => {
             let short = io::Error::new(io::ErrorKind::UnexpectedEof, "a short transfer");
             Err(Unavailable::of(step, short))
         }

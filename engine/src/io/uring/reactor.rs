@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! - An operation that a shard accepted runs, also when its caller is gone or the shard is closed: in the ring, or by
-//!   the threads if the ring fails. The thread waits for it without limit, as the threads wait for the drive, and
-//!   nobody waits for the thread.
+//!   the threads if the ring fails. Only a read whose caller is gone before it begins does not. The thread waits for
+//!   operations without limit, as the threads wait for the drive, and nobody waits for the thread.
 //! - The thread sleeps in the kernel until something ends or is submitted; all that was submitted meanwhile is passed
 //!   to the kernel by one call.
 //! - A panic of the thread aborts the process: nobody could say any more what the kernel still uses.
@@ -211,17 +211,31 @@ impl Reactor {
     }
 
     /// Counts what has ended, and takes what starts next. Returns false if the thread ends.
-    fn has_more(&self, ended: &mut Vec<Weight>, started: &mut Vec<(Weight, Operation)>) -> bool {
+    pub(super) fn has_more(
+        &self,
+        ended: &mut Vec<Weight>,
+        started: &mut Vec<(Weight, Operation)>,
+    ) -> bool {
+        let mut unwanted = Vec::new();
         let mut state = self.shard.state.lock();
         for weight in ended.drain(..) {
             state.queue.ended(weight);
         }
-        started.extend(std::iter::from_fn(|| state.queue.take()));
-        if state.is_closed && state.queue.is_idle() {
-            return false;
+        while let Some((weight, operation)) = state.queue.take() {
+            if operation.is_unwanted() {
+                state.queue.ended(weight);
+                unwanted.push(operation);
+            } else {
+                started.push((weight, operation));
+            }
         }
-        state.is_asleep = true;
-        true
+        let has_more = !state.is_closed || !state.queue.is_idle();
+        state.is_asleep = has_more;
+        drop(state);
+        for operation in unwanted {
+            operation.discard(&self.shared.pool);
+        }
+        has_more
     }
 
     fn end(&self, ended: Ended) -> Weight {
@@ -254,8 +268,12 @@ impl Reactor {
         state.has_failed = true;
         let waiting = state.queue.drain();
         drop(state);
-        for operation in self.ring.close().into_iter().chain(waiting) {
-            operation.hand_over(&self.shared.pool);
+        let waiting = waiting.into_iter().map(|operation| (operation, None));
+        for (operation, written) in self.ring.close().into_iter().chain(waiting) {
+            match written {
+                Some(count) => operation.hand_over_sync(count, &self.shared.pool),
+                None => operation.hand_over(&self.shared.pool),
+            }
         }
         let (mut ended, mut is_reported) = (Vec::new(), false);
         while self.ring.under_way() > 0 {

@@ -68,7 +68,8 @@ pub(super) enum Ended {
     Done(Operation, Weight, Result<usize, Errno>),
     /// A write whose bytes are written, and whose sync failed.
     Unsynced(Operation, Weight, Errno),
-    /// A write whose bytes are written, their count, after the ring was closed. It must be synced without the ring.
+    /// A write whose bytes are written, their count, and whose sync was not begun, because the ring was closed or the
+    /// kernel had no worker. The threads must sync it.
     Written(Operation, Weight, usize),
 }
 
@@ -224,7 +225,7 @@ impl Ring {
     }
 
     /// Ends an entry. `None` if the operation needs another one.
-    fn end(&mut self, number: u64, result: i32) -> Option<Ended> {
+    pub(super) fn end(&mut self, number: u64, result: i32) -> Option<Ended> {
         let at = usize::try_from(number).ok();
         let place = at.and_then(|at| self.slots.slots.get_mut(at));
         let (Some(at), Some(place)) = (at, place) else {
@@ -247,13 +248,15 @@ impl Ring {
         Some(match (slot.written, done) {
             (None, Ok(count)) if must_sync => Ended::Written(operation, weight, count),
             (Some(count), Ok(_)) => Ended::Done(operation, weight, Ok(count)),
+            (Some(count), Err(Errno::CANCELED)) => Ended::Written(operation, weight, count),
             (Some(_), Err(errno)) => Ended::Unsynced(operation, weight, errno),
             (None, done) => Ended::Done(operation, weight, done),
         })
     }
 
-    /// Passes nothing more to the kernel. Returns the operations that it has not taken.
-    pub(super) fn close(&mut self) -> Vec<Operation> {
+    /// Passes nothing more to the kernel. Returns the operations that it has not taken, each with the count of bytes if
+    /// these are written and only the sync was not taken.
+    pub(super) fn close(&mut self) -> Vec<(Operation, Option<usize>)> {
         self.is_closed = true;
         let mut retracted = Vec::new();
         for number in self.queued.drain(..) {
@@ -261,7 +264,7 @@ impl Ring {
             let place = at.and_then(|at| self.slots.slots.get_mut(at));
             if let (Some(at), Some(slot)) = (at, place.and_then(Option::take)) {
                 self.slots.free.push(at);
-                retracted.push(slot.operation);
+                retracted.push((slot.operation, slot.written));
             }
         }
         retracted
