@@ -45,35 +45,58 @@ async fn rings_serve_what_they_can() {
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// Guards: where it is blocked, `auto` says so and what to do, and the server works; `io_uring` does not start, with
-/// the same words.
+/// Returns what starts a server as a container runtime does whose profile refuses these calls.
+fn under_seccomp(refused: &str) -> [String; 2] {
+    [env!("CARGO_BIN_EXE_seccomp"), refused].map(str::to_owned)
+}
+
+/// Guards: where a seccomp profile refuses any of its calls, `auto` says so and what to do, and the server works;
+/// `io_uring` does not start, with the same words.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn blocked_rings_are_replaced_by_threads() {
-    if !uring::strace("a server without io_uring").unwrap() {
+async fn refused_rings_are_replaced_by_threads() {
+    let folder = folder().unwrap();
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let all = "io_uring_setup,io_uring_enter,io_uring_register";
+    let one_of_them: &[&str] = if uring::works() {
+        &["io_uring_enter", "io_uring_register"]
+    } else {
+        &[]
+    };
+    for refused in [all].iter().chain(one_of_them) {
+        let start = |io: &str| {
+            let options = vec!["--io".to_owned(), io.to_owned()];
+            Server::start_as(&data, &log, &under_seccomp(refused), options)
+        };
+        let why = "Operation not permitted";
+        let mut server = start("auto").unwrap();
+        let said = server.log_with("recovery");
+        for part in [
+            "threads (auto: io_uring could not",
+            why,
+            "seccomp profile",
+            "kernel.io_uring_disabled",
+        ] {
+            assert!(said.contains(part), "{refused}: no {part} in {said}");
+        }
+        work(&Client::new(server.address())).await;
+        assert!(server.stop().unwrap().success());
+        let said = start("io_uring").unwrap_err();
+        for part in [why, "seccomp profile", "--io auto"] {
+            assert!(said.contains(part), "{refused}: no {part} in {said}");
+        }
+    }
+}
+
+/// Guards: under a seccomp profile that allows its calls, the rings serve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn allowed_rings_serve_under_seccomp() {
+    if !uring::works() {
         return;
     }
     let folder = folder().unwrap();
     let (data, log) = (folder.path().join("data"), folder.path().join("log"));
-    let inject = "inject=io_uring_setup:error=EPERM";
-    let wrapper = ["strace", "-f", "-o", "/dev/null", "-e", inject].map(str::to_owned);
-    let start = |io: &str| {
-        let options = vec!["--io".to_owned(), io.to_owned()];
-        Server::start_as(&data, &log, &wrapper, options)
-    };
-    let why = "io_uring could not create a ring: Operation not permitted";
-    let mut server = start("auto").unwrap();
-    let said = server.log_with("recovery");
-    for part in [
-        &format!("threads (auto: {why}"),
-        "seccomp profile",
-        "kernel.io_uring_disabled",
-    ] {
-        assert!(said.contains(part), "no {part} in {said}");
-    }
+    let options = ["--io", "io_uring"].map(str::to_owned).to_vec();
+    let mut server = Server::start_as(&data, &log, &under_seccomp("pidfd_open"), options).unwrap();
     work(&Client::new(server.address())).await;
     assert!(server.stop().unwrap().success());
-    let refused = start("io_uring").unwrap_err();
-    for part in [why, "seccomp profile", "--io auto"] {
-        assert!(refused.contains(part), "no {part} in {refused}");
-    }
 }
