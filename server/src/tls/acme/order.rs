@@ -47,23 +47,34 @@ pub(super) async fn fetch(
         new = new.profile(profile);
     }
     let mut order = account.new_order(&new).await?;
-    let shown = answer(&mut order, names, challenges, provider).await?;
-    let error = match order.poll_ready(&POLLING).await {
-        Ok(OrderStatus::Ready) => None,
-        Ok(_) => Some(AcmeError::Refused(
-            "the order has become invalid".to_owned(),
-        )),
-        Err(error) => Some(error.into()),
-    };
-    if let Some(error) = error {
-        // The order says less than the challenge that failed.
+    if let Err(error) = verify(&mut order, names, challenges, provider).await {
+        // The order, and a challenge that is answered once another has failed, say less than the one that failed.
         return Err(not_verified(&mut order, names).await.unwrap_or(error));
     }
-    drop(shown);
     let (key, request) = certificate_request(names)?;
     order.finalize_csr(&request).await?;
     let chain = order.poll_certificate(&POLLING).await?;
     Ok(Fetched { chain, key })
+}
+
+/// Has the authority verify all names.
+async fn verify(
+    order: &mut Order,
+    names: &[String],
+    challenges: &Arc<Challenges>,
+    provider: &CryptoProvider,
+) -> Result<(), AcmeError> {
+    let _shown = answer(order, names, challenges, provider).await?;
+    match order.poll_ready(&POLLING).await? {
+        OrderStatus::Ready => Ok(()),
+        OrderStatus::Pending
+        | OrderStatus::Processing
+        | OrderStatus::Valid
+        | OrderStatus::Invalid => {
+            let why = "the order has become invalid".to_owned();
+            Err(AcmeError::Refused(why))
+        }
+    }
 }
 
 fn identifier(name: &str) -> Identifier {
@@ -173,6 +184,7 @@ async fn not_verified(order: &mut Order, names: &[String]) -> Option<AcmeError> 
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use bytes::Bytes;
     use http::{Request, Response};
@@ -181,23 +193,63 @@ mod tests {
 
     use super::*;
 
-    /// An authority whose orders have two authorizations.
-    struct Authority;
+    /// An authority whose orders have two authorizations. The first name cannot be verified, and the order is invalid
+    /// before the challenge of the second is answered.
+    #[derive(Default)]
+    struct Authority {
+        is_invalid: AtomicBool,
+    }
+
+    impl Authority {
+        /// Returns the status of the answer to a request for `path`, and its body.
+        fn answer(&self, path: &str) -> (u16, String) {
+            let authorization = |name: &str, challenge: serde_json::Value| {
+                let identifier = serde_json::json!({"type": "dns", "value": name});
+                let state = serde_json::json!({
+                    "identifier": identifier, "status": "pending", "challenges": [challenge],
+                });
+                (200, state.to_string())
+            };
+            let mut challenge = serde_json::json!({
+                "type": "tls-alpn-01", "url": format!("{path}/challenge"), "token": "t", "status": "pending",
+            });
+            match path {
+                "/" => (
+                    200,
+                    r#"{"newNonce": "/nonce", "newAccount": "/account", "newOrder": "/order"}"#
+                        .to_owned(),
+                ),
+                "/order" => (
+                    200,
+                    r#"{"status": "pending", "authorizations": ["/1", "/2"], "finalize": ""}"#
+                        .to_owned(),
+                ),
+                "/nonce" | "/account" => (200, String::new()),
+                "/1" => {
+                    if self.is_invalid.load(Ordering::Relaxed) {
+                        challenge["error"] = serde_json::json!({"detail": "nobody listens"});
+                    }
+                    authorization("a.example", challenge)
+                }
+                "/2" => authorization("b.example", challenge),
+                "/1/challenge" => (200, challenge.to_string()),
+                "/2/challenge" => {
+                    self.is_invalid.store(true, Ordering::Relaxed);
+                    (400, r#"{"detail": "the order is invalid"}"#.to_owned())
+                }
+                path => panic!("{path}"),
+            }
+        }
+    }
 
     impl HttpClient for Authority {
         fn request(
             &self,
             request: Request<BodyWrapper<Bytes>>,
         ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-            let body = match request.uri().path() {
-                "/" => r#"{"newNonce": "/nonce", "newAccount": "/account", "newOrder": "/order"}"#,
-                "/order" => {
-                    r#"{"status": "pending", "authorizations": ["/1", "/2"], "finalize": ""}"#
-                }
-                "/nonce" | "/account" => "",
-                path => panic!("{path}"),
-            };
+            let (status, body) = self.answer(request.uri().path());
             let answer = Response::builder()
+                .status(status)
                 .header("replay-nonce", "1")
                 .header("location", "/");
             let answer = answer.body(Full::new(Bytes::from(body))).unwrap();
@@ -205,21 +257,35 @@ mod tests {
         }
     }
 
-    /// Guards: an order with more authorizations than names is refused before one of them is read.
-    #[tokio::test]
-    async fn orders_are_bounded() {
+    /// Returns why an order of these names fails.
+    async fn failure(names: &[&str]) -> String {
         let new = NewAccount {
             contact: &[],
             terms_of_service_agreed: true,
             only_return_existing: false,
         };
-        let builder = Account::builder_with_http(Box::new(Authority));
+        let builder = Account::builder_with_http(Box::new(Authority::default()));
         let (account, _) = builder.create(&new, "/".to_owned(), None).await.unwrap();
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let names = ["a.example".to_owned()];
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let fetched = fetch(&account, &names, &Arc::default(), &provider).await;
-        let error = fetched.err().unwrap().to_string();
+        fetched.err().unwrap().to_string()
+    }
+
+    /// Guards: an order with more authorizations than names is refused before one of them is read.
+    #[tokio::test]
+    async fn orders_are_bounded() {
+        let error = failure(&["a.example"]).await;
         assert!(error.contains("2 authorizations"), "{error}");
+    }
+
+    /// Guards: the error is of the name that could not be verified, also if the authority has found out before all
+    /// challenges are answered, and refuses the others.
+    #[tokio::test]
+    async fn the_name_that_failed_is_reported() {
+        let error = failure(&["a.example", "b.example"]).await;
+        let reported = error.contains("verify a.example") && error.contains("nobody listens");
+        assert!(reported, "{error}");
     }
 
     /// Guards: certificates with an address are ordered under the profile that has them, where there is one.
