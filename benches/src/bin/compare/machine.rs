@@ -1,10 +1,12 @@
 //! The machine: what the figures depend on, which cores who may use, and how files leave the page cache.
 //!
-//! Owns: [`describe`], [`pin`], [`evict`], [`free_bytes`].
+//! Owns: [`describe`], [`pin`], [`evict`], [`files_between`], [`free_bytes`].
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::fs::{Advice, fadvise, statvfs};
@@ -120,6 +122,19 @@ pub fn evict(folder: &Path) -> Result<(), String> {
         Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
     })
     .map_err(|e| format!("drop {} from the page cache: {e}", folder.display()))
+}
+
+/// Returns the files below `folder` whose length in bytes is in `lengths`.
+pub fn files_between(folder: &Path, lengths: Range<u64>) -> Result<Vec<PathBuf>, String> {
+    let found = RefCell::new(Vec::new());
+    each_file(folder, &|path| {
+        if lengths.contains(&fs::metadata(path)?.len()) {
+            found.borrow_mut().push(path.to_owned());
+        }
+        Ok(())
+    })
+    .map_err(|e| format!("find files in {}: {e}", folder.display()))?;
+    Ok(found.into_inner())
 }
 
 fn each_file(folder: &Path, visit: &impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {

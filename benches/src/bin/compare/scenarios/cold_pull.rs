@@ -1,18 +1,20 @@
 //! Pulls of blobs that are not in the page cache: one blob, and eight different ones at once.
 //!
 //! Before each, the files of the server are synced and dropped by `posix_fadvise`. "read from the drive" shows whether
-//! they were cold. The hot pull after it is the other limit, beside the drive's. Before each case the registries are
-//! restarted: the kernel keeps what a process has mapped, and then a cold pull would use memory that was free for long,
-//! which costs a virtual machine more than memory that was just freed.
+//! they were cold. The hot pull after it is one limit. The other is the drive's: what holds the same blobs in the
+//! server's own folder is read just before, and dropped again. So both read the same places of the drive, and what the
+//! drive or its host keeps is the same for all servers.
+//!
+//! Before each case the registries are restarted: the kernel keeps what a process has mapped, and then a cold pull
+//! would use memory that was free for long, which costs a virtual machine more than memory that was just freed.
 
-use std::path::PathBuf;
+use std::cell::Cell;
 
 use super::{Bench, Measured};
 use crate::fleet::{Per, Server};
 use crate::limits::{Limit, drive};
-use crate::load::blob_path;
 use crate::load::job::{Blob, Until, Work};
-use crate::machine::evict;
+use crate::machine::files_between;
 use crate::report::{Role, Values};
 
 const NAME: &str = "cold-pull";
@@ -35,28 +37,39 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
         .map(|_| bench.content(large / AT_ONCE))
         .collect();
     let stored = [fleet.store(&one, true)?, fleet.store(&several, true)?];
-    for _ in 0..rounds {
+    for round in 0..rounds {
         for (shape, blobs) in SHAPES.into_iter().zip(&stored) {
             fleet.restart_registries(&members)?;
-            bench.rounds(NAME, 1, &fleet, |server| pull(server, shape, blobs))?;
-            evict(&fleet.www)?;
-            let paths = blobs
-                .iter()
-                .filter_map(|blob| blob.digest.as_deref().map(blob_path));
-            let files: Vec<PathBuf> = paths
-                .map(|path| fleet.www.join(path.trim_start_matches('/')))
-                .collect();
-            let values = Values::from([("rate".into(), drive::read_cold(&files)?)]);
-            bench.report.add(
-                NAME,
-                shape.0,
-                Per::Bytes,
-                (drive::reader(), Role::Limit),
-                values,
-            );
+            let drive = Cell::new(None);
+            bench.round(NAME, round, &fleet, |server| {
+                let rate = read_files(server, blobs)?;
+                if server.role == Role::Tonnage {
+                    drive.set(Some(rate));
+                }
+                pull(server, shape, blobs)
+            })?;
+            let rate = drive.get().ok_or("the drive was not measured")?;
+            let values = Values::from([("rate".into(), rate)]);
+            let reader = (drive::reader(), Role::Limit);
+            bench.report.add(NAME, shape.0, Per::Bytes, reader, values);
         }
     }
     Ok(())
+}
+
+/// Reads the files in which a server keeps the blobs, side by side. Returns MiB per second.
+fn read_files(server: &Server, blobs: &[Blob]) -> Result<f64, String> {
+    let length = blobs.first().map_or(0, |blob| blob.content.length);
+    server.evict()?;
+    let files = files_between(&server.folder, length..length + length / 64)?;
+    if files.len() != blobs.len() {
+        let (found, wanted) = (files.len(), blobs.len());
+        return Err(format!(
+            "{}: {found} files of {length} bytes in place of {wanted}",
+            server.name
+        ));
+    }
+    drive::read_cold(&files)
 }
 
 /// Pulls cold, then hot.

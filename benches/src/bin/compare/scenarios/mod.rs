@@ -16,6 +16,7 @@ mod start;
 mod tls_pull;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::content::Content;
@@ -214,7 +215,21 @@ impl Bench {
         one: impl Fn(&Server) -> Result<Measured, String>,
     ) -> Result<(), String> {
         let all: Vec<&Server> = fleet.servers.iter().collect();
-        self.each(scenario, rounds, &all, |_, server, _| {
+        self.each(scenario, 0..rounds, &all, |_, server, _| {
+            one(server).map(|measured| (server.role, measured))
+        })
+    }
+
+    /// Measures all servers of a fleet in the round with this number, which decides their order.
+    pub fn round(
+        &mut self,
+        scenario: &str,
+        round: usize,
+        fleet: &Fleet,
+        one: impl Fn(&Server) -> Result<Measured, String>,
+    ) -> Result<(), String> {
+        let all: Vec<&Server> = fleet.servers.iter().collect();
+        self.each(scenario, round..round + 1, &all, |_, server, _| {
             one(server).map(|measured| (server.role, measured))
         })
     }
@@ -228,7 +243,7 @@ impl Bench {
         one: impl Fn(&Server, usize) -> Result<Measured, String>,
     ) -> Result<(), String> {
         let all: Vec<&Member> = members.iter().collect();
-        self.each(scenario, rounds, &all, |bench, member, round| {
+        self.each(scenario, 0..rounds, &all, |bench, member, round| {
             let mut missing = Vec::new();
             let fleet = Fleet::start(
                 &bench.folder,
@@ -245,12 +260,12 @@ impl Bench {
     fn each<T: Named>(
         &mut self,
         scenario: &str,
-        rounds: usize,
+        rounds: Range<usize>,
         all: &[&T],
         one: impl Fn(&Self, &T, usize) -> Result<(Role, Measured), String>,
     ) -> Result<(), String> {
         let mut failed = BTreeSet::new();
-        for round in 0..rounds {
+        for round in rounds {
             let mut order = all.to_vec();
             if round % 2 == 1 {
                 order.reverse();
