@@ -24,9 +24,9 @@ const ABOUT: [(&str, &str); 11] = [
     (
         "cold-pull",
         "Before each pull the files are synced and dropped from the page cache (posix_fadvise). The drive's \
-      limit is a buffered sequential read of the files of tonnage's store in one thread each, which compares nothing. \
-      It is just before the pull, and the files of the others are read in the same way before theirs, so that what the \
-      drive or its host keeps is the same for all.",
+      limit is a buffered sequential read of the files of tonnage's store in one thread each, which compares nothing, \
+      just before the pull. The files of every server have been read once before that, so that what the drive or its \
+      host keeps of them is the same for all.",
     ),
     (
         "tls-pull",
