@@ -31,7 +31,7 @@ use super::request_memory::RequestMemory;
 use super::slots::Slot;
 use super::stream::Stream;
 use super::supervision::Supervisor;
-use super::tracked_body::TrackedBody;
+use super::tracked_body::{TrackedBody, piece_max};
 use super::watched_stream::WatchedStream;
 use crate::clock::RunningClock;
 use crate::tls::{ClientName, ServerTls};
@@ -196,6 +196,7 @@ async fn answer_requests<S: Service>(
     let requests = supervisor.requests.clone();
     let peer = supervisor.slot.peer();
     let (facts, memory) = (Arc::new(facts), RequestMemory::new(&limits.requests, peer));
+    let piece_max = piece_max(speaks_http2, facts.is_tls);
     let service = service_fn(move |request: Request<Incoming>| {
         let held = memory.hold(&request).map(Arc::new);
         let under_way = requests.begin(held.clone());
@@ -203,7 +204,7 @@ async fn answer_requests<S: Service>(
         let answer = service.answer(request, client);
         async move {
             let answer = answer.await;
-            Ok::<_, Infallible>(answer.map(|body| TrackedBody::new(body, under_way)))
+            Ok::<_, Infallible>(answer.map(|body| TrackedBody::new(body, under_way, piece_max)))
         }
     });
     let socket = TokioIo::new(socket);

@@ -1,7 +1,8 @@
 //! The body of an answer that tracks how its connection reads it.
 //!
 //! Owns: [`TrackedBody`], which keeps its request active until the connection has read the last byte. It records
-//! whether the server waits for the client to read more, and when the client last did.
+//! whether the server waits for the client to read more, and when the client last did. [`piece_max`], how long the
+//! pieces are that hyper gets.
 //!
 //! Invariant: on HTTP/2 an answer that holds memory keeps the task of its stream while it holds the memory, so
 //! resetting the stream releases it. hyper ends the task with the last piece of an answer, even if it is unread. So the
@@ -17,6 +18,22 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::active_requests::{ActiveRequest, ClientWait};
 
+/// Most bytes of a record of TLS (RFC 8446 section 5.1), and of a frame of HTTP/2 to a client that allows no more than
+/// it must (RFC 9113 section 4.2).
+const RECORD_BYTES: usize = 1 << 14;
+/// The head of a frame of HTTP/2 (RFC 9113 section 4.1).
+const FRAME_HEAD_BYTES: usize = 9;
+
+/// Returns the most bytes of a piece. On HTTP/2 each piece is a frame, and over TLS a frame should fill one record: one
+/// of 2^14 bytes would need a second record for its last 9 bytes, which costs a client as many calls as the first.
+pub(super) fn piece_max(speaks_http2: bool, is_tls: bool) -> usize {
+    if speaks_http2 && is_tls {
+        RECORD_BYTES - FRAME_HEAD_BYTES
+    } else {
+        usize::MAX
+    }
+}
+
 /// An answer's body that keeps its request active.
 #[derive(Debug)]
 pub(super) struct TrackedBody<B> {
@@ -24,8 +41,10 @@ pub(super) struct TrackedBody<B> {
     request: Arc<ActiveRequest>,
     /// `None` while the connection has polled for more that is not ready yet, and after the last piece.
     client_wait: Option<ClientWait>,
-    /// The last byte, once all others were returned.
-    last: Option<Bytes>,
+    /// Most bytes of a piece.
+    piece_max: usize,
+    /// What the body has returned and the connection has not.
+    rest: Bytes,
 }
 
 /// A part of an answer that keeps its request active until the connection has read it.
@@ -37,26 +56,31 @@ pub(super) struct TrackedData {
 
 impl<B: Body> TrackedBody<B> {
     /// Wraps `body`. Call it in the task of the answer's stream.
-    pub(super) fn new(body: B, request: Arc<ActiveRequest>) -> Self {
+    pub(super) fn new(body: B, request: Arc<ActiveRequest>, piece_max: usize) -> Self {
         request.begin_answer();
         Self {
             body,
             client_wait: Some(ClientWait::begin(&request)),
             request,
-            last: None,
+            piece_max,
+            rest: Bytes::new(),
         }
     }
 
-    fn data(&mut self, mut data: impl Buf) -> TrackedData {
-        let mut bytes = data.copy_to_bytes(data.remaining());
-        if bytes.len() > 1 && self.body.is_end_stream() && self.request.has_kept_stream() {
-            let last = bytes.split_off(bytes.len() - 1);
-            self.last = Some(Bytes::copy_from_slice(&last));
+    /// Takes the next piece of `rest`.
+    fn piece(&mut self) -> TrackedData {
+        let is_end = self.body.is_end_stream();
+        let keeps_last = is_end && self.rest.len() > 1 && self.request.has_kept_stream();
+        let most = self.rest.len() - usize::from(keeps_last);
+        let bytes = self.rest.split_to(most.min(self.piece_max));
+        if keeps_last && self.rest.len() == 1 {
+            // Without the memory of the others.
+            self.rest = Bytes::copy_from_slice(&self.rest);
         }
         // After the last piece the body waits for nothing more.
-        let own = self
-            .client_wait
-            .take_if(|_| self.last.is_none() && self.body.is_end_stream());
+        let is_last = is_end && self.rest.is_empty();
+        let own = self.client_wait.take_if(|_| is_last);
+        self.request.set_continues(!is_last);
         TrackedData {
             bytes,
             client_wait: own.unwrap_or_else(|| ClientWait::begin(&self.request)),
@@ -73,9 +97,8 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<TrackedData>, B::Error>>> {
         let this = &mut *self;
-        if let Some(last) = this.last.take() {
-            this.request.set_continues(false);
-            return Poll::Ready(Some(Ok(Frame::data(this.data(last)))));
+        if !this.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(this.piece()))));
         }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             this.client_wait = None;
@@ -87,22 +110,25 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
             this.request.record_taken();
             this.client_wait = Some(ClientWait::begin(&this.request));
         }
-        let data = |data| this.data(data);
-        let frame = frame.map(|frame| frame.map(|frame| frame.map_data(data)));
-        let continues = matches!(frame, Some(Ok(_))) && !this.is_end_stream();
-        this.request.set_continues(continues);
-        Poll::Ready(frame)
+        this.request.set_continues(false);
+        let data = |mut data: B::Data| {
+            this.rest = data.copy_to_bytes(data.remaining());
+            this.piece()
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.last.is_none() && self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.last {
-            Some(_) => SizeHint::with_exact(1),
-            None => self.body.size_hint(),
+        if self.rest.is_empty() {
+            return self.body.size_hint();
         }
+        let mut hint = SizeHint::new();
+        hint.set_lower(u64::try_from(self.rest.len()).unwrap_or(u64::MAX));
+        hint
     }
 }
 
@@ -160,7 +186,11 @@ mod tests {
         let (parts, mut received) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
         let parts_of_body = stream::poll_fn(move |cx| received.poll_recv(cx));
         let parts_of_body = parts_of_body.map(|part| Ok::<_, Infallible>(Frame::data(part)));
-        let mut body = TrackedBody::new(StreamBody::new(parts_of_body), requests.begin(None));
+        let mut body = TrackedBody::new(
+            StreamBody::new(parts_of_body),
+            requests.begin(None),
+            usize::MAX,
+        );
         let mut next = || body.frame().now_or_never().flatten().map(drop);
         parts.send(Bytes::from_static(b"part")).expect("open");
         next().expect("it is there");
@@ -173,6 +203,28 @@ mod tests {
         drop(parts);
         assert!(next().is_none(), "the end");
         assert!(!requests.continuation().continues());
+    }
+
+    /// Guards: over TLS each frame of HTTP/2 fits into one record, and no byte is lost or returned twice.
+    #[tokio::test]
+    async fn a_frame_fits_into_one_record() {
+        let clock = RunningClock::start();
+        let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
+        let requests = ActiveRequests::new(Arc::new(slot.expect("a slot")), &clock);
+        let content: Vec<u8> = (0..100_000_u32).map(|at| at.to_le_bytes()[0]).collect();
+        let body = http_body_util::Full::new(Bytes::from(content.clone()));
+        let most = piece_max(true, true);
+        let mut body = TrackedBody::new(body, requests.begin(None), most);
+        let mut lengths = Vec::new();
+        let mut received = Vec::new();
+        while let Some(piece) = body.frame().await {
+            let piece = piece.expect("a piece").into_data().expect("data");
+            lengths.push(piece.remaining());
+            received.extend_from_slice(piece.chunk());
+        }
+        assert!(body.is_end_stream());
+        assert_eq!(lengths, [[16_375; 6].as_slice(), &[1_750]].concat());
+        assert_eq!(received, content);
     }
 
     /// Guards: the time in which the server prepares a part of an answer does not count as unread; the time after that
@@ -189,7 +241,8 @@ mod tests {
         StreamExecutor.execute(async move {
             let _lives = stream_lives;
             let window = window.map(|window| window.map(Frame::data));
-            let mut body = TrackedBody::new(StreamBody::new(stream::once(window)), request);
+            let mut body =
+                TrackedBody::new(StreamBody::new(stream::once(window)), request, usize::MAX);
             let _unread = body.frame().await;
             pending::<()>().await;
         });
