@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationState, AuthorizationStatus, ChallengeType, Identifier, NewOrder, Order,
-    OrderStatus, RetryPolicy,
+    Account, AuthorizationState, AuthorizationStatus, ChallengeStatus, ChallengeType, Identifier,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::crypto::CryptoProvider;
@@ -47,24 +47,28 @@ pub(super) async fn fetch(
         new = new.profile(profile);
     }
     let mut order = account.new_order(&new).await?;
-    if let Err(error) = verify(&mut order, names, challenges, provider).await {
+    // Shown until it is known how all of them ended: an authority may look at one again.
+    let mut shown = Vec::new();
+    if let Err(error) = verify(&mut order, names, challenges, provider, &mut shown).await {
         // The order, and a challenge that is answered once another has failed, say less than the one that failed.
         return Err(not_verified(&mut order, names).await.unwrap_or(error));
     }
+    drop(shown);
     let (key, request) = certificate_request(names)?;
     order.finalize_csr(&request).await?;
     let chain = order.poll_certificate(&POLLING).await?;
     Ok(Fetched { chain, key })
 }
 
-/// Has the authority verify all names.
+/// Has the authority verify all names. Adds what it shows for that to `shown`.
 async fn verify(
     order: &mut Order,
     names: &[String],
     challenges: &Arc<Challenges>,
     provider: &CryptoProvider,
+    shown: &mut Vec<ShownChallenge>,
 ) -> Result<(), AcmeError> {
-    let _shown = answer(order, names, challenges, provider).await?;
+    answer(order, names, challenges, provider, shown).await?;
     match order.poll_ready(&POLLING).await? {
         OrderStatus::Ready => Ok(()),
         OrderStatus::Pending
@@ -128,15 +132,15 @@ fn ordered<'a>(state: &AuthorizationState, names: &'a [String]) -> Result<&'a st
     })
 }
 
-/// Answers the challenges of all names that are not verified yet. They are shown until the result drops.
+/// Answers the challenges of all names that are not verified yet.
 async fn answer(
     order: &mut Order,
     names: &[String],
     challenges: &Arc<Challenges>,
     provider: &CryptoProvider,
-) -> Result<Vec<ShownChallenge>, AcmeError> {
+    shown: &mut Vec<ShownChallenge>,
+) -> Result<(), AcmeError> {
     check_count(order, names)?;
-    let mut shown = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -159,7 +163,7 @@ async fn answer(
         shown.push(challenges.show(name, digest, provider)?);
         challenge.set_ready().await?;
     }
-    Ok(shown)
+    Ok(())
 }
 
 /// Returns the error with the name that the authority could not verify; `None` if it names none, or cannot be asked.
@@ -169,8 +173,10 @@ async fn not_verified(order: &mut Order, names: &[String]) -> Option<AcmeError> 
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization.ok()?;
         let state = authorization.refresh().await.ok()?;
-        let mut challenges = state.challenges.iter();
-        if let Some(error) = challenges.find_map(|challenge| challenge.error.as_ref()) {
+        // One that is still tried may have an error, too (RFC 8555 section 8.2).
+        let challenges = state.challenges.iter();
+        let mut failed = challenges.filter(|of| of.status == ChallengeStatus::Invalid);
+        if let Some(error) = failed.find_map(|challenge| challenge.error.as_ref()) {
             let why = error.detail.clone().unwrap_or_else(|| error.to_string());
             return Some(AcmeError::NotVerified {
                 name: ordered(state, names).ok()?.to_owned(),
@@ -227,6 +233,7 @@ mod tests {
                 "/nonce" | "/account" => (200, String::new()),
                 "/1" => {
                     if self.is_invalid.load(Ordering::Relaxed) {
+                        challenge["status"] = "invalid".into();
                         challenge["error"] = serde_json::json!({"detail": "nobody listens"});
                     }
                     authorization("a.example", challenge)
