@@ -227,6 +227,33 @@ mod tests {
         assert_eq!(received, content);
     }
 
+    /// Guards: the last byte of an answer that keeps its stream is a piece of its own, however long the pieces are.
+    #[tokio::test]
+    async fn the_last_byte_of_a_kept_stream_is_apart() {
+        let clock = RunningClock::start();
+        let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
+        let requests = ActiveRequests::new(Arc::new(slot.expect("a slot")), &clock);
+        for (length, expected) in [
+            (16_375, &[16_374, 1][..]),
+            (16_376, &[16_375, 1]),
+            (16_377, &[16_375, 1, 1]),
+        ] {
+            let request = requests.begin(None);
+            request.keep_stream();
+            let (told, lengths) = oneshot::channel();
+            StreamExecutor.execute(async move {
+                let body = http_body_util::Full::new(Bytes::from(vec![0; length]));
+                let mut body = TrackedBody::new(body, request, piece_max(true, true));
+                let mut lengths = Vec::new();
+                while let Some(Ok(piece)) = body.frame().await {
+                    lengths.push(piece.into_data().map_or(0, |data| data.remaining()));
+                }
+                drop(told.send(lengths));
+            });
+            assert_eq!(lengths.await.expect("all pieces"), expected);
+        }
+    }
+
     /// Guards: the time in which the server prepares a part of an answer does not count as unread; the time after that
     /// does.
     #[tokio::test(start_paused = true)]
