@@ -25,8 +25,8 @@ const ABOUT: [(&str, &str); 11] = [
         "cold-pull",
         "Before each pull the files are synced and dropped from the page cache (posix_fadvise). The drive's \
       limit is a buffered sequential read of the files of tonnage's store in one thread each, which compares nothing, \
-      just before the pull. The files of every server have been read once before that, so that what the drive or its \
-      host keeps of them is the same for all.",
+      just before the pull. The files of every server are read twice before its pull, of which the second time is the \
+      limit, so that what the drive or its host keeps of them is the same for all.",
     ),
     (
         "tls-pull",
