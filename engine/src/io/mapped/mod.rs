@@ -20,12 +20,10 @@ mod pages;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 pub(super) use self::arena::FileWindows;
 use self::arena::{Arena, Slot};
 use super::errno::operation_error;
-use super::threads::pool::{Blocking, Pool, awaiting};
+use super::threads::pool::Pool;
 use super::{Call, IoFuture, Mapping};
 
 pub use self::page_faults::FaultWatch;
@@ -74,12 +72,10 @@ impl Mapping for MappedWindow {
     }
 
     fn load(self: Arc<Self>, call: Call) -> IoFuture<()> {
-        let (done, result) = oneshot::channel();
         let pool = Arc::clone(&self.pool);
-        pool.run_read_into(call, done, move || {
+        pool.run_read(call, move || {
             self.slot.pages().populate().map_err(operation_error)
-        });
-        awaiting(result, Blocking::Transfer)
+        })
     }
 }
 

@@ -11,10 +11,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
-use tokio::sync::oneshot;
 
 use super::closing::Unused;
-use super::pool::{Blocking, Pool, awaiting};
+use super::pool::{Blocking, Pool};
 use super::uncached::Uncached;
 use crate::buffer::Buffer;
 use crate::io::errno::{operation_error, sync_error};
@@ -215,11 +214,9 @@ impl Drop for ThreadFile {
 
 impl File for ThreadFile {
     fn read_at(&self, call: Call, offset: u64, buffer: Buffer) -> IoFuture<(Buffer, usize)> {
-        let (done, result) = oneshot::channel();
         let handle = self.handle.clone();
         self.pool
-            .run_read_into(call, done, move || handle.read(offset, buffer));
-        awaiting(result, Blocking::Transfer)
+            .run_read(call, move || handle.read(offset, buffer))
     }
 
     fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize> {

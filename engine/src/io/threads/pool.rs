@@ -126,6 +126,17 @@ impl Pool {
         });
     }
 
+    /// Queues a read immediately and returns a future of its result, as [`Pool::run_read_into`] does.
+    pub(in crate::io) fn run_read<T: Send + 'static>(
+        &self,
+        call: Call,
+        read: impl FnOnce() -> IoResult<T> + Send + 'static,
+    ) -> IoFuture<T> {
+        let (done, result) = oneshot::channel();
+        self.run_read_into(call, done, read);
+        awaiting(result, Blocking::Transfer)
+    }
+
     /// Queues a read immediately; its result goes to `done`. If the caller drops its future before the read begins, the
     /// drive reads nothing for it.
     pub(in crate::io) fn run_read_into<T: Send + 'static>(

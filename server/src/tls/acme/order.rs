@@ -60,27 +60,6 @@ pub(super) async fn fetch(
     Ok(Fetched { chain, key })
 }
 
-/// Has the authority verify all names. Adds what it shows for that to `shown`.
-async fn verify(
-    order: &mut Order,
-    names: &[String],
-    challenges: &Arc<Challenges>,
-    provider: &CryptoProvider,
-    shown: &mut Vec<ShownChallenge>,
-) -> Result<(), AcmeError> {
-    answer(order, names, challenges, provider, shown).await?;
-    match order.poll_ready(&POLLING).await? {
-        OrderStatus::Ready => Ok(()),
-        OrderStatus::Pending
-        | OrderStatus::Processing
-        | OrderStatus::Valid
-        | OrderStatus::Invalid => {
-            let why = "the order has become invalid".to_owned();
-            Err(AcmeError::Refused(why))
-        }
-    }
-}
-
 fn identifier(name: &str) -> Identifier {
     match name.parse() {
         Ok(address) => Identifier::Ip(address),
@@ -132,8 +111,8 @@ fn ordered<'a>(state: &AuthorizationState, names: &'a [String]) -> Result<&'a st
     })
 }
 
-/// Answers the challenges of all names that are not verified yet.
-async fn answer(
+/// Has the authority verify all names that it has not verified yet. Adds what it is shown for that to `shown`.
+async fn verify(
     order: &mut Order,
     names: &[String],
     challenges: &Arc<Challenges>,
@@ -163,7 +142,16 @@ async fn answer(
         shown.push(challenges.show(name, digest, provider)?);
         challenge.set_ready().await?;
     }
-    Ok(())
+    match order.poll_ready(&POLLING).await? {
+        OrderStatus::Ready => Ok(()),
+        OrderStatus::Pending
+        | OrderStatus::Processing
+        | OrderStatus::Valid
+        | OrderStatus::Invalid => {
+            let why = "the order has become invalid".to_owned();
+            Err(AcmeError::Refused(why))
+        }
+    }
 }
 
 /// Returns the error with the name that the authority could not verify; `None` if it names none, or cannot be asked.

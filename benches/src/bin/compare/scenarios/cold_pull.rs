@@ -41,7 +41,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
         for (shape, blobs) in SHAPES.into_iter().zip(&stored) {
             fleet.restart_registries(&members)?;
             let drive = Cell::new(None);
-            bench.round(NAME, round, &fleet, |server| {
+            bench.rounds(NAME, round..round + 1, &fleet, |server| {
                 read_files(server, blobs)?;
                 let rate = read_files(server, blobs)?;
                 if server.role == Role::Tonnage {

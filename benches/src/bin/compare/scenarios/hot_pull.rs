@@ -14,7 +14,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     let fleet = bench.fleet(NAME, &members, false)?;
     let content = bench.content(large);
     let blobs = fleet.store(&[content], true)?;
-    bench.rounds(NAME, rounds, &fleet, |server| {
+    bench.rounds(NAME, 0..rounds, &fleet, |server| {
         let work = Work::Pull {
             blobs: blobs.clone(),
         };

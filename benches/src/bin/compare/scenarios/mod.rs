@@ -206,30 +206,16 @@ impl Bench {
         Ok(())
     }
 
-    /// Measures all servers of a fleet in every round.
+    /// Measures all servers of a fleet in these rounds, of which every second has the reverse order.
     pub fn rounds(
         &mut self,
         scenario: &str,
-        rounds: usize,
+        rounds: Range<usize>,
         fleet: &Fleet,
         one: impl Fn(&Server) -> Result<Measured, String>,
     ) -> Result<(), String> {
         let all: Vec<&Server> = fleet.servers.iter().collect();
-        self.each(scenario, 0..rounds, &all, |_, server, _| {
-            one(server).map(|measured| (server.role, measured))
-        })
-    }
-
-    /// Measures all servers of a fleet in the round with this number, which decides their order.
-    pub fn round(
-        &mut self,
-        scenario: &str,
-        round: usize,
-        fleet: &Fleet,
-        one: impl Fn(&Server) -> Result<Measured, String>,
-    ) -> Result<(), String> {
-        let all: Vec<&Server> = fleet.servers.iter().collect();
-        self.each(scenario, round..round + 1, &all, |_, server, _| {
+        self.each(scenario, rounds, &all, |_, server, _| {
             one(server).map(|measured| (server.role, measured))
         })
     }

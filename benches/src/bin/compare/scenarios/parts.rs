@@ -31,7 +31,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     let content = bench.content(length);
     let blobs = fleet.store(&[content], true)?;
     let blob = blobs.first().ok_or("no blob")?;
-    bench.rounds(NAME, rounds, &fleet, |server| {
+    bench.rounds(NAME, 0..rounds, &fleet, |server| {
         let work = Work::Pull {
             blobs: blobs.clone(),
         };

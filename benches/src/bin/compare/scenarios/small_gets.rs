@@ -49,7 +49,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
     ];
     for (case, targets) in cases {
         let work = Work::Requests { targets };
-        bench.rounds(NAME, rounds, &fleet, |server| {
+        bench.rounds(NAME, 0..rounds, &fleet, |server| {
             // A tenth of the time first, to warm up connections and caches.
             server.run(CONCURRENCY, Until::Seconds(seconds / 10.0), work.clone())?;
             let values = server.measure(

@@ -30,7 +30,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
         .as_ref()
         .ok_or("no certificate")?
         .certificate;
-    bench.rounds(NAME, rounds, &fleet, |server| {
+    bench.rounds(NAME, 0..rounds, &fleet, |server| {
         let work = Work::Pull {
             blobs: blobs.clone(),
         };
@@ -45,7 +45,7 @@ pub fn run(bench: &mut Bench) -> Result<(), String> {
         bench.report.skip(NAME, &why);
         return Ok(());
     }
-    bench.rounds(NAME, rounds, &fleet, |server| {
+    bench.rounds(NAME, 0..rounds, &fleet, |server| {
         let values = server.beside(Per::Bytes, || by_curl(server, blob, ca, repeat))?;
         Ok(vec![("HTTP/2", Per::Bytes, values)])
     })
